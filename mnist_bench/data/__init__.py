@@ -1,0 +1,1 @@
+"""The datasets: what each one is, where its files come from, and reading them."""
