@@ -1,0 +1,400 @@
+"""What can be configured: one dataclass per group of `conf/`, registered as Hydra schemas.
+
+Types are enforced by Hydra when a configuration is composed. Ranges are declared beside each field
+and enforced by `check`. This module imports nothing heavy, so `--help` answers at once.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from mnist_bench.errors import ConfigError
+
+# --- Ranges -----------------------------------------------------------------------------------
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def allowed(test: Callable[[Any], bool], text: str) -> Any:
+    """Declare a field's range: `test` holds for what is allowed, `text` completes "must be …"."""
+    return field(default=MISSING, metadata={"test": test, "text": text})
+
+
+def positive() -> Any:
+    return allowed(lambda v: 0 < v < float("inf"), "a number above 0")
+
+
+def not_negative() -> Any:
+    return allowed(lambda v: 0 <= v < float("inf"), "a number of at least 0")
+
+
+def fraction() -> Any:
+    return allowed(lambda v: 0 <= v < 1, "a number from 0 to below 1")
+
+
+def at_least(low: int) -> Any:
+    return allowed(lambda v: v >= low, f"a whole number of at least {low}")
+
+
+def each(test: Callable[[Any], bool], text: str) -> Any:
+    """Like `allowed`, for a list: `test` must hold for every element."""
+    return allowed(lambda values: all(test(v) for v in values), text)
+
+
+def one_or_each(test: Callable[[Any], bool], text: str) -> Any:
+    """Like `each`, for a field that also takes a single value for all layers."""
+
+    def holds(value: Any) -> bool:
+        return all(test(v) for v in value) if isinstance(value, list) else test(value)
+
+    return allowed(holds, text)
+
+
+# --- Model ------------------------------------------------------------------------------------
+
+
+class Padding(Enum):
+    valid = "valid"
+    same = "same"
+
+
+class Initializer(Enum):
+    glorot_uniform = "glorot_uniform"
+    glorot_normal = "glorot_normal"
+    he_uniform = "he_uniform"
+    he_normal = "he_normal"
+
+
+@dataclass
+class ModelConfig:
+    """A convolutional network for small grey images; see `mnist_bench.models.ConvNet`."""
+
+    name: str = MISSING
+    channels: list[int] = each(lambda v: v >= 1, "a list of whole numbers of at least 1")
+    kernel_size: Any = one_or_each(
+        lambda v: _whole(v) and v >= 1, "a whole number of at least 1, or a list of them"
+    )
+    padding: Padding = MISSING
+    pool_after: list[int] = each(lambda v: v >= 1, "a list of layers, counted from 1")
+    dense: list[int] = each(lambda v: v >= 1, "a list of whole numbers of at least 1")
+    dropout: Any = one_or_each(
+        lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1, or a list of them"
+    )
+    dropout_on_features: bool = MISSING
+    batch_norm: bool = MISSING
+    initializer: Initializer = MISSING
+    output_initializer: Initializer = MISSING
+
+
+# --- Optimizer --------------------------------------------------------------------------------
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = MISSING
+    lr: float = positive()
+    weight_decay: float = not_negative()
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    name: str = "adam"
+    betas: tuple[float, float] = each(lambda v: 0 <= v < 1, "two numbers from 0 to below 1")
+    eps: float = not_negative()
+    epsilon_hat: bool = MISSING
+
+
+@dataclass
+class AdamWConfig(OptimizerConfig):
+    name: str = "adamw"
+    betas: tuple[float, float] = each(lambda v: 0 <= v < 1, "two numbers from 0 to below 1")
+    eps: float = not_negative()
+
+
+@dataclass
+class SGDConfig(OptimizerConfig):
+    name: str = "sgd"
+    momentum: float = fraction()
+    nesterov: bool = MISSING
+
+
+@dataclass
+class RMSpropConfig(OptimizerConfig):
+    name: str = "rmsprop"
+    alpha: float = fraction()
+    eps: float = not_negative()
+    momentum: float = fraction()
+
+
+@dataclass
+class AdadeltaConfig(OptimizerConfig):
+    name: str = "adadelta"
+    rho: float = fraction()
+    eps: float = not_negative()
+
+
+# --- Scheduler --------------------------------------------------------------------------------
+
+
+@dataclass
+class SchedulerConfig:
+    name: str = MISSING
+
+
+@dataclass
+class ConstantConfig(SchedulerConfig):
+    name: str = "constant"
+
+
+@dataclass
+class CosineConfig(SchedulerConfig):
+    name: str = "cosine"
+    final_factor: float = fraction()
+
+
+@dataclass
+class OneCycleConfig(SchedulerConfig):
+    name: str = "onecycle"
+    warmup_fraction: float = allowed(lambda v: 0 < v < 1, "a number between 0 and 1")
+    div_factor: float = allowed(lambda v: v >= 1, "a number of at least 1")
+    final_div_factor: float = allowed(lambda v: v >= 1, "a number of at least 1")
+
+
+@dataclass
+class StepConfig(SchedulerConfig):
+    name: str = "step"
+    step_size: int = at_least(1)
+    gamma: float = allowed(lambda v: 0 < v <= 1, "a number above 0 and at most 1")
+
+
+# --- Data -------------------------------------------------------------------------------------
+
+
+class Scaling(Enum):
+    unit = "unit"
+    standardised = "standardised"
+    raw = "raw"
+
+
+class Validation(Enum):
+    holdout = "holdout"
+    test = "test"
+
+
+class HoldoutFrom(Enum):
+    last = "last"
+    first = "first"
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING
+    split: str | None = None
+    root: str = MISSING
+    scaling: Scaling = MISSING
+    holdout_from: HoldoutFrom = MISSING
+    holdout_size: int | float = allowed(
+        lambda v: v >= 0 and (_whole(v) or v < 1),
+        "a number of images, or a fraction of the training images below 1",
+    )
+    validation: Validation = MISSING
+    limit: int | None = allowed(
+        lambda v: v is None or v >= 1, "a whole number of at least 1, or null for all images"
+    )
+
+
+# --- Trainer ----------------------------------------------------------------------------------
+
+
+class Precision(Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class TestWeights(Enum):
+    auto = "auto"
+    best = "best"
+    last = "last"
+
+
+@dataclass
+class TrainerConfig:
+    epochs: int = at_least(1)
+    batch_size: int = at_least(1)
+    gpus: int | str = allowed(
+        lambda v: v == "auto" or (_whole(v) and v >= 0), "auto, 0 for the CPU, or a number of GPUs"
+    )
+    precision: Precision = MISSING
+    compile: bool = MISSING
+    deterministic: bool = MISSING
+    clip_norm: float | None = allowed(
+        lambda v: v is None or v > 0, "a number above 0, or null for no clipping"
+    )
+    refresh_seconds: float = positive()
+    save_every: int = at_least(1)
+    test_weights: TestWeights = MISSING
+
+
+# --- The whole --------------------------------------------------------------------------------
+
+
+class Loss(Enum):
+    cross_entropy = "cross_entropy"
+    binary_cross_entropy = "binary_cross_entropy"
+
+
+@dataclass
+class TrainConfig:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    seed: int = allowed(lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295")
+    loss: Loss = MISSING
+    resume: str | None = None
+
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "optimizer": {
+        c.name: c for c in (AdamConfig, AdamWConfig, SGDConfig, RMSpropConfig, AdadeltaConfig)
+    },
+    "scheduler": {c.name: c for c in (ConstantConfig, CosineConfig, OneCycleConfig, StepConfig)},
+}
+
+
+def register_schemas() -> None:
+    """Make the schemas known to Hydra; `conf/` refers to them as `schema/<group>: <name>`."""
+    OmegaConf.register_new_resolver(
+        "first", lambda *values: next(filter(None, values)), replace=True
+    )
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(group="schema", name="model", node=ModelConfig)
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            store.store(group=f"schema/{group}", name=name, node=schema)
+
+
+# --- From OmegaConf to checked dataclasses ----------------------------------------------------
+
+
+def to_config(composed: DictConfig) -> TrainConfig:
+    """The composed configuration as checked dataclasses.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, TrainConfig)
+    check(config)
+    return config
+
+
+def load_config(path: Path) -> DictConfig:
+    """Read a run's saved configuration (`.hydra/config.yaml`) back under its schema."""
+    saved = OmegaConf.load(path)
+    assert isinstance(saved, DictConfig)
+    schema = OmegaConf.structured(TrainConfig)
+    for group, schemas in SCHEMAS.items():
+        schema[group] = schemas[saved[group].name]
+    merged = OmegaConf.merge(schema, saved)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse the first value that is out of range or contradicts another.
+
+    Raises:
+        ConfigError: names the key, the value and what is allowed.
+    """
+    for key, value, allowed_test, text in _bounded_values(config):
+        try:
+            holds = allowed_test(value)
+        except TypeError:
+            holds = False
+        if not holds:
+            raise ConfigError(f"{key}={value} is not allowed: it must be {text}.")
+    data = config.data
+    if data.validation is Validation.holdout and data.holdout_size == 0:
+        raise ConfigError(
+            "data.holdout_size=0 leaves nothing to validate on: hold out some training images, "
+            "or set data.validation=test."
+        )
+    if data.validation is Validation.test and config.trainer.test_weights is TestWeights.best:
+        raise ConfigError(
+            "trainer.test_weights=best with data.validation=test would choose weights on the test "
+            "set: validate on held-out images, or set trainer.test_weights=last."
+        )
+    sgd = config.optimizer
+    if isinstance(sgd, SGDConfig) and sgd.nesterov and sgd.momentum == 0:
+        raise ConfigError("optimizer.nesterov=true needs a momentum: set optimizer.momentum.")
+
+
+def _bounded_values(
+    config: Any, prefix: str = ""
+) -> Iterator[tuple[str, Any, Callable[[Any], bool], str]]:
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        key = f"{prefix}{entry.name}"
+        if is_dataclass(value):
+            yield from _bounded_values(value, f"{key}.")
+        elif "test" in entry.metadata:
+            yield key, value, entry.metadata["test"], entry.metadata["text"]
+
+
+# --- Hydra's own refusals ---------------------------------------------------------------------
+
+
+def explain(error: Exception) -> str:
+    """What Hydra has against a command line, in one sentence."""
+    text = str(error)
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        key = unknown[1]
+        near = difflib.get_close_matches(key, _known_keys(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "--cfg job lists them all."
+        return f"{key} is not a key of this configuration: {hint}"
+    if missing := re.search(
+        r"Could not find '(\w+)/([^']+)'\s+Available options in '\w+':(.*)", text, re.S
+    ):
+        group, name, choices = missing.groups()
+        return f"{group}={name} is not there: choose one of {', '.join(choices.split())}."
+    cause = str(error.__cause__ or "")
+    reason = next((line for line in cause.splitlines() if line.strip()), "")
+    head = text.splitlines()[0].replace("Error merging override ", "")
+    return f"{head} is refused: {reason}." if reason else text
+
+
+def _known_keys() -> list[str]:
+    schemas = [TrainConfig(), *(s() for group in SCHEMAS.values() for s in group.values())]
+    prefixes = ["", *(f"{group}." for group in SCHEMAS for _ in SCHEMAS[group])]
+    return [
+        key
+        for schema, prefix in zip(schemas, prefixes, strict=True)
+        for key in _keys(schema, prefix)
+    ]
+
+
+def _keys(config: Any, prefix: str) -> Iterator[str]:
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if is_dataclass(value):
+            yield from _keys(value, f"{prefix}{entry.name}.")
+        else:
+            yield f"{prefix}{entry.name}"
