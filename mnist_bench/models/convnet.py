@@ -1,0 +1,124 @@
+"""A convolutional network for small grey images, with the semantics of Keras's layers.
+
+N images, C channels, H rows, W columns, K classes.
+"""
+
+from collections import OrderedDict
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from mnist_bench.config import ModelConfig, Padding
+from mnist_bench.errors import ConfigError
+from mnist_bench.models.initializers import initialise
+
+IMAGE_SIZE = 28
+POOL_SIZE = 2
+# Keras's BatchNormalization: momentum 0.99 (the share kept; PyTorch names the share replaced).
+BATCH_NORM_MOMENTUM = 0.01
+BATCH_NORM_EPSILON = 1e-3
+
+T = TypeVar("T")
+
+
+class ConvNet(nn.Module):
+    """Convolutions and poolings, then dense layers, as `ModelConfig` describes them.
+
+    `forward` takes images (N, 1, 28, 28) and returns logits (N, K).
+
+    Raises:
+        ConfigError: a kernel or pooling does not fit its input, or a list has the wrong length.
+    """
+
+    features: nn.Sequential
+    classifier: nn.Sequential
+
+    def __init__(self, config: ModelConfig, num_classes: int = 10):
+        super().__init__()
+        self.features, num_features = _features(config)
+        self.classifier = _classifier(config, num_features, num_classes)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                is_output = layer is self.classifier[-1]
+                initialise(
+                    layer.weight, config.output_initializer if is_output else config.initializer
+                )
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, images_N1HW: Tensor) -> Tensor:
+        logits_NK: Tensor = self.classifier(self.features(images_N1HW).flatten(1))
+        return logits_NK
+
+
+def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
+    """The convolutions and poolings, and how many features they leave of a 28 x 28 image."""
+    depth = len(config.channels)
+    kernel_sizes = _per_layer(config.kernel_size, depth, "kernel_size", "convolutions")
+    for layer in config.pool_after:
+        if layer > depth:
+            raise ConfigError(
+                f"model.pool_after={config.pool_after} names convolution {layer}, "
+                f"but {config.name} has {depth}."
+            )
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    in_channels, size = 1, IMAGE_SIZE
+    for i, (out_channels, kernel_size) in enumerate(
+        zip(config.channels, kernel_sizes, strict=True), start=1
+    ):
+        if config.padding is Padding.valid:
+            if kernel_size > size:
+                raise ConfigError(
+                    f"model.kernel_size={config.kernel_size} does not fit: convolution {i} of "
+                    f"{config.name} sees a {size} x {size} map, and its kernel can be at most that."
+                )
+            size -= kernel_size - 1
+        layers[f"conv{i}"] = nn.Conv2d(
+            in_channels, out_channels, kernel_size, padding=config.padding.value
+        )
+        layers[f"relu{i}"] = nn.ReLU(inplace=True)
+        if i in config.pool_after:
+            if size < POOL_SIZE:
+                raise ConfigError(
+                    f"model.kernel_size={config.kernel_size} leaves a {size} x {size} map after "
+                    f"convolution {i} of {config.name}, too small for its "
+                    f"{POOL_SIZE} x {POOL_SIZE} pooling: choose smaller kernels."
+                )
+            layers[f"pool{i}"] = nn.MaxPool2d(POOL_SIZE)
+            size //= POOL_SIZE
+        in_channels = out_channels
+    return nn.Sequential(layers), in_channels * size * size
+
+
+def _classifier(config: ModelConfig, in_features: int, num_classes: int) -> nn.Sequential:
+    num_dropouts = len(config.dense) + config.dropout_on_features
+    rates = _per_layer(config.dropout, num_dropouts, "dropout", "dropout layers")
+    if not config.dropout_on_features:
+        rates = [0.0, *rates]
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if rates[0] > 0:
+        layers["dropout0"] = nn.Dropout(rates[0])
+    for i, (units, rate) in enumerate(zip(config.dense, rates[1:], strict=True), start=1):
+        layers[f"dense{i}"] = nn.Linear(in_features, units)
+        layers[f"relu{i}"] = nn.ReLU(inplace=True)
+        if config.batch_norm:
+            layers[f"batch_norm{i}"] = nn.BatchNorm1d(
+                units, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM
+            )
+        if rate > 0:
+            layers[f"dropout{i}"] = nn.Dropout(rate)
+        in_features = units
+    layers["output"] = nn.Linear(in_features, num_classes)
+    return nn.Sequential(layers)
+
+
+def _per_layer(value: T | list[T], count: int, key: str, layers: str) -> list[T]:
+    """One value for all layers, or a list with one for each, as a list."""
+    if not isinstance(value, list):
+        return [value] * count
+    if len(value) != count:
+        raise ConfigError(
+            f"model.{key}={value} has {len(value)} values for {count} {layers}: "
+            f"give one number for all, or a list of {count}."
+        )
+    return value

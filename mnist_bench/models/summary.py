@@ -1,0 +1,49 @@
+"""A network layer by layer, as Keras's `model.summary()` shows it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mnist_bench.models.convnet import IMAGE_SIZE
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One row: the layer's name and kind, its output shape without the batch, its parameters."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+
+
+def count_parameters(module: nn.Module) -> int:
+    """What Keras calls total: trainable parameters and batch norm's running statistics."""
+    trainable = sum(p.numel() for p in module.parameters())
+    running = sum(b.numel() for b in module.buffers() if b.is_floating_point())
+    return trainable + running
+
+
+@torch.no_grad()
+def summarise(network: nn.Module) -> list[LayerSummary]:
+    """The rows of a summary table; an activation counts to the layer before it, as in Keras."""
+    rows: list[LayerSummary] = []
+    names = {layer: name.rpartition(".")[2] for name, layer in network.named_modules()}
+
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        kind, shape = type(layer).__name__, tuple(output.shape[1:])
+        rows.append(LayerSummary(names[layer], kind, shape, count_parameters(layer)))
+
+    hooks = [
+        layer.register_forward_hook(record)
+        for layer in names
+        if not list(layer.children()) and not isinstance(layer, nn.ReLU)
+    ]
+    was_training = network.training
+    device = next(network.parameters()).device
+    network.eval()(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device=device))
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return rows
