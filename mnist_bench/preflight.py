@@ -1,0 +1,178 @@
+"""What happens before Hydra makes a folder: refuse what cannot run, and find the run's folder."""
+
+import copy
+import itertools
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from mnist_bench.config import explain, load_config, to_config
+from mnist_bench.errors import BenchError, ConfigError
+
+# A resumed run keeps its configuration but for these, which do not change what is computed, and
+# for the number of epochs.
+RESUMABLE_KEYS = ("trainer.epochs", "trainer.gpus", "trainer.refresh_seconds", "trainer.save_every")
+
+
+class Preflight(Callback):
+    """Hydra calls this before a run or a sweep leaves anything on disk."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _refusing():
+            if config.resume is None:
+                _try(_without_hydra(config))
+                _claim_run_folder(config)
+            else:
+                _adopt_run(config)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _refusing():
+            overrides = _parse_overrides(config.hydra.overrides.task)
+            if _is_basic_sweep(config):
+                for job in _expand(overrides):
+                    _try(_compose(kwargs["config_name"], job))
+            _name_runs_by_what_varies(config, overrides)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """End the process with one sentence; Hydra turns exceptions of callbacks into warnings."""
+    try:
+        yield
+    except BenchError as error:
+        sys.exit(str(error))
+    except HydraException as error:
+        sys.exit(explain(error))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _try(config: DictConfig) -> None:
+    """Raise ConfigError or DataError if a run of this configuration could not begin."""
+    checked = to_config(config)
+    # Imported late: PyTorch takes seconds, and a value out of range needs none of it.
+    from mnist_bench.prepare import prepare
+    from mnist_bench.screen import say
+
+    prepare(checked, say)
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    job_config = copy.deepcopy(config)
+    with read_write(job_config), open_dict(job_config):
+        del job_config["hydra"]
+    return job_config
+
+
+def _claim_run_folder(config: DictConfig) -> None:
+    """Make the run's folder, numbered if there is one of its name (begun in the same second)."""
+    name = config.hydra.run.dir
+    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+        folder = Path(name + suffix)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        config.hydra.run.dir = str(folder)
+        return
+
+
+# --- Resuming ---------------------------------------------------------------------------------
+
+
+def _adopt_run(config: DictConfig) -> None:
+    """Make `config` that of the run in `resume`, and Hydra's folder that run's folder."""
+    from mnist_bench.checkpoint import LAST
+
+    folder = Path(config.resume)
+    saved_path = folder / ".hydra" / "config.yaml"
+    if not (folder / LAST).is_file() or not saved_path.is_file():
+        raise ConfigError(
+            f"resume={folder} is not a run that can be resumed: it has no {LAST} "
+            f"with a {saved_path.relative_to(folder)} beside it."
+        )
+    changes = _parse_overrides(config.hydra.overrides.task)
+    saved = load_config(saved_path)
+    for change in changes:
+        key = change.get_key_element()
+        if key == "resume":
+            continue
+        if key not in RESUMABLE_KEYS:
+            raise ConfigError(
+                f"{change.input_line} cannot be changed while resuming a run: "
+                f"only {', '.join(RESUMABLE_KEYS)} can."
+            )
+        OmegaConf.update(saved, key, change.value())
+    _try(saved)
+    OmegaConf.save(saved, saved_path)
+    saved.resume = str(folder)
+    for group in saved:
+        config[group] = saved[group]
+    config.hydra.run.dir = str(folder)
+    # The folder's own .hydra, with the choices and overrides of its first start, stays.
+    config.hydra.output_subdir = None
+
+
+def resume_command(folder: Path) -> str:
+    """The command line that goes on with a run, quoted for Hydra and for the shell."""
+    if re.fullmatch(r"[\w./+=-]+", str(folder)):
+        return f"python train.py resume={folder}"
+    return "python train.py " + shlex.quote(f'resume="{folder}"')
+
+
+# --- Sweeps -----------------------------------------------------------------------------------
+
+
+def _parse_overrides(lines: Sequence[str]) -> list[Override]:
+    loader = GlobalHydra.instance().config_loader()
+    overrides: list[Override] = OverridesParser.create(config_loader=loader).parse_overrides(
+        list(lines)
+    )
+    return overrides
+
+
+def _is_basic_sweep(config: DictConfig) -> bool:
+    """Other sweepers choose their values as they go; their runs are checked as they start."""
+    return str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
+
+
+def _expand(overrides: list[Override]) -> list[list[str]]:
+    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    return jobs
+
+
+def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    composed = hydra.compose_config(
+        config_name, overrides, run_mode=RunMode.RUN, with_log_configuration=False
+    )
+    if composed.resume is not None:
+        raise ConfigError("resume= goes on with one run: give it without -m.")
+    return _without_hydra(composed)
+
+
+def _name_runs_by_what_varies(config: DictConfig, overrides: list[Override]) -> None:
+    """Leave what all runs of a sweep share out of the names of their folders."""
+    shared = [o.get_key_element() for o in overrides if not o.is_sweep_override()]
+    if len(shared) < len(overrides):
+        keys = ",".join(shared)
+        with read_write(config):
+            config.hydra.overrides.hydra.append(
+                f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"
+            )

@@ -1,0 +1,48 @@
+"""Everything that can be found wrong before a run begins: machine, network, image files, split."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from mnist_bench.config import TrainConfig
+from mnist_bench.data.datasets import find_dataset
+from mnist_bench.data.fetch import ensure_files
+from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.splits import Splits, split_images
+from mnist_bench.models import ConvNet
+from mnist_bench.placement import Placement, find_placement
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A place to compute and the images, still on the CPU."""
+
+    placement: Placement
+    splits: Splits
+
+
+def prepare(config: TrainConfig, announce: Callable[[str], None]) -> Prepared:
+    """Find or fetch all that a run needs, without writing outside `data.root`.
+
+    Raises:
+        ConfigError: the machine, the network or the split cannot be as configured.
+        DataError: the image files are neither there nor to be had.
+    """
+    placement = find_placement(config.trainer)
+    with torch.device("meta"):
+        ConvNet(config.model)
+    images = _read_images(config.data.name, config.data.split, Path(config.data.root), announce)
+    return Prepared(placement, split_images(images, config.data))
+
+
+@cache
+def _read_images(
+    name: str, split: str | None, root: Path, announce: Callable[[str], None]
+) -> Images:
+    """Read and verified once per process, however many runs of a sweep use them."""
+    dataset = find_dataset(name, split)
+    ensure_files(dataset, root, announce)
+    return load_images(dataset, root)

@@ -1,0 +1,130 @@
+"""What a user sees while a run goes on: a live bar on a terminal, plain lines anywhere else.
+
+Everything but the bar goes to train.log as well.
+"""
+
+import io
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from mnist_bench.loop import EpochRecord
+from mnist_bench.loop import Progress as Glance
+from mnist_bench.models import LayerSummary
+
+log = logging.getLogger("mnist_bench")
+
+PLAIN_WIDTH = 100
+
+
+class Screen:
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console = Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
+
+    def line(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style=style))
+        log.info(text)
+
+    def error(self, text: str) -> None:
+        """One sentence on stderr, and in train.log."""
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="bold red"))
+        log.info(text)
+
+    def table(self, table: Table) -> None:
+        self.console.print(table)
+        log.info("\n%s", as_text(table))
+
+    def epoch(self, record: EpochRecord, epochs: int, best: bool) -> None:
+        """The line that stays of an epoch."""
+        binary = ""
+        if record.val_binary_accuracy is not None:
+            binary = f" (binary {record.val_binary_accuracy:.4f})"
+        self.line(
+            f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  "
+            f"train {record.train_loss:.4f} {record.train_accuracy:.4f}  "
+            f"val {record.val_loss:.4f} {record.val_accuracy:.4f}{binary}  "
+            f"lr {record.learning_rate:.1e}  {record.seconds:.1f} s  "
+            f"{record.images_per_second:,.0f} images/s{'  best' if best else ''}"
+        )
+
+    @contextmanager
+    def bar(self, epochs: int, steps: int) -> Iterator["Bar"]:
+        """A live bar over the steps of an epoch, gone when the epoch's line is there."""
+        progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        with progress:
+            yield Bar(progress, epochs, steps)
+
+
+def say(text: str) -> None:
+    """A line from before a run, when there is no train.log yet."""
+    Screen().console.print(Text(text))
+
+
+class Bar:
+    def __init__(self, progress: Progress, epochs: int, steps: int):
+        self.progress, self.epochs, self.steps = progress, epochs, steps
+        self.task = progress.add_task("", total=steps, epoch=1, epochs=epochs, figures="")
+
+    def show(self, glance: Glance) -> None:
+        steps_left = (self.epochs - glance.epoch + 1) * self.steps - glance.step
+        seconds_left = steps_left / glance.step * glance.seconds
+        self.progress.update(
+            self.task,
+            completed=glance.step,
+            epoch=glance.epoch,
+            figures=f"loss {glance.averages.loss:.4f}  accuracy {glance.averages.accuracy:.4f}  "
+            f"{glance.images_per_second:,.0f} images/s  {format_seconds(seconds_left)} left",
+            refresh=True,
+        )
+
+
+def layers_table(name: str, layers: Sequence[LayerSummary]) -> Table:
+    """The network as Keras's `model.summary()` shows it; shapes are (channels, rows, columns)."""
+    total = sum(layer.parameters for layer in layers)
+    table = Table(title=name, box=box.SIMPLE_HEAD, show_footer=True, title_style="bold")
+    table.add_column("layer", "total")
+    table.add_column("output shape")
+    table.add_column("parameters", f"{total:,}", justify="right")
+    for layer in layers:
+        shape = " x ".join(str(n) for n in layer.output_shape)
+        table.add_row(f"{layer.name} ({layer.kind})", shape, f"{layer.parameters:,}")
+    return table
+
+
+def closing_table(rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def as_text(renderable: RenderableType) -> str:
+    """A table in plain characters."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=PLAIN_WIDTH, highlight=False).print(renderable)
+    return buffer.getvalue().rstrip()
+
+
+def format_seconds(seconds: float) -> str:
+    """65.2 as 1:05 (minutes and seconds), 3700 as 1:01:40."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,112 @@
+"""The TensorBoard view of a run. The records are the plain files; this only shows them."""
+
+from dataclasses import asdict, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from torchvision.utils import make_grid
+
+from mnist_bench.config import TrainConfig
+from mnist_bench.data.splits import ImageSet
+from mnist_bench.loop import EpochRecord
+
+IMAGES_SHOWN = 64
+
+# EpochRecord field -> tag.
+SCALARS = {
+    "train_loss": "loss/train",
+    "val_loss": "loss/val",
+    "train_accuracy": "accuracy/train",
+    "val_accuracy": "accuracy/val",
+    "train_binary_accuracy": "binary_accuracy/train",
+    "val_binary_accuracy": "binary_accuracy/val",
+    "learning_rate": "learning_rate",
+    "images_per_second": "throughput/images_per_second",
+}
+
+
+class Board:
+    """Writes the event files of one run into `folder`."""
+
+    def __init__(self, folder: Path, next_epoch: int):
+        # A resumed run takes back what was written after its checkpoint.
+        purge = next_epoch if next_epoch > 1 else None
+        self.writer = SummaryWriter(str(folder), purge_step=purge)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.writer.close()
+
+    def show_start(self, configuration: str, model_summary: str, images: ImageSet) -> None:
+        """The configuration (YAML), the layers, and the first training images."""
+        self.writer.add_text("configuration", _verbatim(configuration))
+        self.writer.add_text("model", _verbatim(model_summary))
+        self.writer.add_image("images/train", _grid(images.images))
+
+    def show_epoch(self, record: EpochRecord) -> None:
+        values = asdict(record)
+        for key, tag in SCALARS.items():
+            if values[key] is not None:
+                self.writer.add_scalar(tag, values[key], record.epoch)
+        self.writer.flush()
+
+    def show_end(
+        self,
+        config: TrainConfig,
+        epoch: int,
+        figures: dict[str, Any],
+        test: ImageSet,
+        wrong: Tensor,
+    ) -> None:
+        """Hyper-parameters with the final figures, and the first test images that went wrong."""
+        metrics = {
+            "accuracy/test": figures["test_accuracy"],
+            "loss/test": figures["test_loss"],
+            "accuracy/val": figures["val_accuracy"],
+        }
+        for tag in ("accuracy/test", "loss/test"):
+            self.writer.add_scalar(tag, metrics[tag], epoch)
+        if len(wrong):
+            self.writer.add_image("images/test_errors", _grid(test.images[wrong]), epoch)
+        # `add_hparams` would open a second run; its three summaries belong to this one.
+        for summary in hparams(_flatten(config), metrics):
+            self.writer._get_file_writer().add_summary(summary)
+
+
+def _verbatim(text: str) -> str:
+    """Text that Markdown leaves as it is."""
+    return "\n".join("    " + line for line in text.splitlines())
+
+
+def _grid(images_NHW: Tensor) -> Tensor:
+    images_N1HW = images_NHW[:IMAGES_SHOWN].cpu().unsqueeze(1)
+    grid: Tensor = make_grid(images_N1HW, nrow=16, pad_value=128)
+    return grid
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, bool | int | float | str]:
+    """Every setting by its dotted key, as the command line names it."""
+    flat: dict[str, bool | int | float | str] = {}
+    for entry in fields(config):
+        key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
+        if is_dataclass(value):
+            flat.update(_flatten(value, f"{key}."))
+        elif isinstance(value, Enum):
+            flat[key] = value.name
+        elif isinstance(value, bool | int | float | str):
+            flat[key] = value
+        else:
+            flat[key] = str(value)
+    return flat
