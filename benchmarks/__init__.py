@@ -1,0 +1,1 @@
+"""Measurements behind the project's claims on speed; results are in `benchmarks/results/`."""

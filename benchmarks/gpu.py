@@ -1,0 +1,42 @@
+"""All that waits for a GPU, in one command: `python -m benchmarks.gpu [FOLDER]`.
+
+Steps of all nine networks in bf16, fp16 and fp32 beside plain PyTorch, and VGG16 trained from its
+defaults. Results go to FOLDER (benchmarks/results by default); it takes a few minutes.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.step import ROOT
+
+
+def run_module(*arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
+
+
+def train_vgg16(folder: Path) -> None:
+    """Train on the GPU with mixed precision and keep the run's summary."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Path(scratch) / "vgg16"
+        run_module("train.py", "model=vgg16", "trainer.gpus=1", f"hydra.run.dir={run}")
+        summary = json.loads((run / "summary.json").read_text())
+    device = re.sub(r"\W+", "-", summary["device"]).lower()
+    path = folder / f"vgg16-{device}.json"
+    path.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "benchmarks" / "results").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    train_vgg16(folder)
+    run_module(
+        "-m", "benchmarks.step", "--precision", "bf16", "fp16", "fp32", "--write", str(folder)
+    )
+
+
+if __name__ == "__main__":
+    main()
