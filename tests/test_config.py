@@ -1,0 +1,434 @@
+"""The configuration: published recipes, which choice wins, what is refused, what is explained."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from mnist_bench.config import (
+    AdadeltaConfig,
+    AdamConfig,
+    RMSpropConfig,
+    SGDConfig,
+    TrainConfig,
+    explain,
+    load_config,
+    to_config,
+)
+from mnist_bench.errors import ConfigError
+
+Compose = Callable[..., TrainConfig]
+CONF = Path(__file__).parents[1] / "conf"
+GROUPS = ["model", "optimizer", "scheduler", "data", "trainer", "experiment"]
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+# --- The published recipes --------------------------------------------------------------------
+
+KERAS_ADAM = (
+    AdamConfig,
+    {"lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-7, "epsilon_hat": True, "weight_decay": 0},
+)
+KERAS_ADADELTA = (AdadeltaConfig, {"lr": 1.0, "rho": 0.95, "eps": 1e-7, "weight_decay": 0})
+VGG_RMSPROP = (
+    RMSpropConfig,
+    {"lr": 1e-4, "alpha": 0.9, "eps": 1e-7, "momentum": 0, "weight_decay": 0},
+)
+NOTEBOOK_003 = ("cross_entropy", "unit", 500, 20, "first", 5000, "test")
+TWELVE_EPOCHS = ("cross_entropy", "unit", 128, 12, None, 0, "test")
+# Optimizer; loss, scaling, batch, epochs, held out from where, how many, validation.
+RECIPES: dict[str, tuple[tuple[type, dict[str, Any]], tuple[Any, ...]]] = {
+    "vgg16": (
+        VGG_RMSPROP,
+        ("binary_cross_entropy", "raw", 128, 50, "last", 0.25, "holdout"),
+    ),
+    "conv3_dense7744": (KERAS_ADAM, ("cross_entropy", "unit", 32, 5, None, 0, "test")),
+    "mnist_cnn": (KERAS_ADADELTA, TWELVE_EPOCHS),
+    "cnn3x3": (KERAS_ADAM, NOTEBOOK_003),
+    "cnn5x5": (KERAS_ADAM, NOTEBOOK_003),
+    "cnn5x5_single": (KERAS_ADAM, NOTEBOOK_003),
+    "wide3x3": (KERAS_ADADELTA, TWELVE_EPOCHS),
+    "wide3x5_bn": (KERAS_ADADELTA, TWELVE_EPOCHS),
+    "wide5x7_bn": (KERAS_ADADELTA, TWELVE_EPOCHS),
+}
+
+
+def test_every_published_recipe_has_an_experiment() -> None:
+    assert options("experiment") == sorted(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_experiment_is_the_published_recipe(compose: Compose, name: str) -> None:
+    (optimizer_class, hyperparameters), recipe = RECIPES[name]
+    loss, scaling, batch_size, epochs, held_out_from, holdout_size, validation = recipe
+    config = compose(f"experiment={name}")
+    assert config.model == compose(f"model={name}").model
+    assert type(config.optimizer) is optimizer_class
+    for key, value in hyperparameters.items():
+        found = getattr(config.optimizer, key)
+        assert (list(found) if key == "betas" else found) == value, key
+    assert config.scheduler.name == "constant"
+    assert config.loss.name == loss
+    data, trainer = config.data, config.trainer
+    assert (data.name, data.limit) == ("mnist", None)
+    assert (data.scaling.name, data.validation.name) == (scaling, validation)
+    assert data.holdout_size == holdout_size
+    assert held_out_from in (None, data.holdout_from.name)
+    assert (trainer.batch_size, trainer.epochs) == (batch_size, epochs)
+    assert (trainer.precision.name, trainer.clip_norm) == ("fp32", None)
+    assert trainer.test_weights.name in ("auto", "last")
+    assert validation == "test" or trainer.test_weights.name == "last"
+
+
+# --- Which choice wins ------------------------------------------------------------------------
+
+
+def test_vgg16_chooses_adam_at_a_tenth_of_its_rate(compose: Compose) -> None:
+    optimizer = compose("model=vgg16").optimizer
+    assert isinstance(optimizer, AdamConfig)
+    assert (optimizer.lr, optimizer.epsilon_hat) == (1e-4, False)
+    assert compose("model=wide5x7_bn").optimizer.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("optimizer=sgd",),
+        ("model=vgg16", "optimizer=sgd"),
+        ("optimizer=sgd", "model=vgg16"),
+        ("experiment=wide3x3", "optimizer=sgd"),
+        ("experiment=vgg16", "optimizer=sgd"),
+    ],
+)
+def test_an_optimizer_on_the_command_line_wins_with_its_own_rate(
+    compose: Compose, overrides: tuple[str, ...]
+) -> None:
+    optimizer = compose(*overrides).optimizer
+    assert type(optimizer) is SGDConfig
+    assert (optimizer.lr, optimizer.momentum) == (0.05, 0.9)
+
+
+def test_values_on_the_command_line_win_over_an_experiment(compose: Compose) -> None:
+    config = compose(
+        "experiment=cnn3x3", "trainer.epochs=2", "optimizer.lr=0.5", "model=wide3x3", "seed=7"
+    )
+    assert (config.trainer.epochs, config.optimizer.lr, config.seed) == (2, 0.5, 7)
+    assert config.model.name == "wide3x3"
+    assert config.trainer.batch_size == 500
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_every_model_is_named_after_its_file(compose: Compose, name: str) -> None:
+    assert compose(f"model={name}").model.name == name
+
+
+@pytest.mark.parametrize("name", options("data"))
+def test_every_dataset_is_named_after_its_file(compose: Compose, name: str) -> None:
+    assert compose(f"data={name}").data.name == name
+
+
+# --- What is refused --------------------------------------------------------------------------
+
+OUT_OF_RANGE = [
+    "seed=-1",
+    "seed=4294967296",
+    "trainer.epochs=0",
+    "trainer.batch_size=0",
+    "trainer.batch_size=-128",
+    "trainer.gpus=-1",
+    "trainer.gpus=all",
+    "trainer.clip_norm=0.0",
+    "trainer.clip_norm=-1.0",
+    "trainer.refresh_seconds=0.0",
+    "trainer.save_every=0",
+    "data.holdout_size=-1",
+    "data.holdout_size=1.0",
+    "data.holdout_size=1.5",
+    "data.holdout_size=-0.1",
+    "data.limit=0",
+    "data.limit=-5",
+    "model.channels=[32,0]",
+    "model.kernel_size=0",
+    "model.kernel_size=3.0",
+    "model.kernel_size=three",
+    "model.kernel_size=[3,0]",
+    "model.pool_after=[0]",
+    "model.dense=[0]",
+    "model.dropout=1",
+    "model.dropout=1.0",
+    "model.dropout=-0.1",
+    "model.dropout=[0.25,1.5]",
+    "model.dropout=true",
+    "optimizer.lr=0.0",
+    "optimizer.lr=-0.1",
+    "optimizer.lr=inf",
+    "optimizer.lr=nan",
+    "optimizer.weight_decay=-0.1",
+    "optimizer.betas=[0.9,1.0]",
+    "optimizer.betas=[-0.1,0.9]",
+    "optimizer.betas=[0.9]",
+    "optimizer.betas=[0.9,0.99,0.999]",
+    "optimizer.eps=-1.0",
+    "optimizer=adamw optimizer.betas=[0.9]",
+    "optimizer=sgd optimizer.momentum=1.0",
+    "optimizer=sgd optimizer.momentum=-0.5",
+    "optimizer=rmsprop optimizer.alpha=1.0",
+    "optimizer=rmsprop optimizer.momentum=1.0",
+    "optimizer=adadelta optimizer.rho=1.0",
+    "optimizer=adadelta optimizer.eps=-1e-06",
+    "scheduler=cosine scheduler.final_factor=1.0",
+    "scheduler=cosine scheduler.final_factor=-0.1",
+    "scheduler=onecycle scheduler.warmup_fraction=0.0",
+    "scheduler=onecycle scheduler.warmup_fraction=1.0",
+    "scheduler=onecycle scheduler.div_factor=0.5",
+    "scheduler=onecycle scheduler.final_div_factor=0.5",
+    "scheduler=step scheduler.step_size=0",
+    "scheduler=step scheduler.gamma=0.0",
+    "scheduler=step scheduler.gamma=1.5",
+]
+
+
+@pytest.mark.parametrize("overrides", OUT_OF_RANGE)
+def test_a_value_out_of_range_is_refused_by_key_and_value(compose: Compose, overrides: str) -> None:
+    key, _, value = overrides.split()[-1].partition("=")
+    with pytest.raises(ConfigError) as refusal:
+        compose(*overrides.split())
+    said = str(refusal.value)
+    assert "\n" not in said
+    refused = said.lower().replace(", ", ",")
+    assert refused.startswith(f"{key}={value} is not allowed: it must be ")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=4294967295",
+        "trainer.gpus=0",
+        "trainer.gpus=2",
+        "trainer.clip_norm=0.5",
+        "data.holdout_size=0.999",
+        "data.limit=1",
+        "model.dropout=0.999",
+        "model.channels=[]",
+        "model.dense=[]",
+        "optimizer.eps=0",
+        "optimizer.betas=[0,0]",
+    ],
+)
+def test_a_value_at_the_edge_of_its_range_is_accepted(compose: Compose, override: str) -> None:
+    compose(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["data.validation=test", "trainer.test_weights=best"],
+            ["data.validation=test", "trainer.test_weights=best", "trainer.test_weights=last"],
+        ),
+        (
+            ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"],
+            ["optimizer.nesterov=true", "optimizer.momentum"],
+        ),
+    ],
+)
+def test_contradictions_are_refused_by_both_keys(
+    compose: Compose, overrides: list[str], said: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        compose(*overrides)
+    for words in said:
+        assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "data.validation=test trainer.test_weights=last",
+        "data.validation=test trainer.test_weights=auto",
+        "trainer.test_weights=best",
+        "optimizer=sgd optimizer.momentum=0",
+        "optimizer=sgd optimizer.nesterov=true",
+    ],
+)
+def test_neighbours_of_a_contradiction_are_accepted(compose: Compose, overrides: str) -> None:
+    compose(*overrides.split())
+
+
+@pytest.mark.parametrize("override", ["optimizer.name=sgd", "scheduler.name=step"])
+def test_a_name_that_belongs_to_other_settings_is_refused(compose: Compose, override: str) -> None:
+    """A run saved so could not be loaded: its keys would be read as another optimizer's."""
+    with pytest.raises(ConfigError, match=override.partition("=")[0]):
+        compose(override)
+
+
+# --- What is explained ------------------------------------------------------------------------
+
+# Group: the files that other files of the group inherit from. Each of their keys has a comment.
+BASES = {
+    "": ["train"],
+    "model": ["mnist_cnn"],
+    "data": ["mnist"],
+    "trainer": ["default"],
+    "optimizer": ["adam", "adamw", "sgd", "rmsprop", "adadelta"],
+    "scheduler": ["constant", "cosine", "onecycle", "step"],
+}
+
+
+def commented_keys(path: Path) -> dict[str, bool]:
+    """The keys that a file sets at its top level: whether a comment stands above or beside each."""
+    lines = path.read_text().splitlines()
+    found = {}
+    for above, line in zip(["", *lines], lines, strict=False):
+        if match := re.match(r"(\w+):(.*)", line):
+            found[match[1]] = above.startswith("#") or "#" in match[2]
+    return {key: has for key, has in found.items() if key not in ("defaults", "hydra")}
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group, names in BASES.items() for name in names]
+)
+def test_every_key_of_a_base_file_has_a_comment(group: str, name: str) -> None:
+    keys = commented_keys(CONF / group / f"{name}.yaml")
+    assert keys or name == "constant"
+    assert [key for key, has_comment in keys.items() if not has_comment] == []
+
+
+@pytest.mark.parametrize("group", [group for group in BASES if group])
+def test_every_other_file_sets_only_keys_that_are_explained_where_it_inherits(group: str) -> None:
+    for name in options(group):
+        explained, file = set[str](), name
+        while file is not None:
+            path = CONF / group / f"{file}.yaml"
+            explained |= {key for key, has_comment in commented_keys(path).items() if has_comment}
+            parents = [d for d in OmegaConf.load(path).get("defaults", []) if isinstance(d, str)]
+            file = next((parent for parent in parents if parent != "_self_"), None)
+        assert set(commented_keys(CONF / group / f"{name}.yaml")) <= explained, name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_key_of_an_experiment_is_explained_in_the_base_files(name: str) -> None:
+    explained = {
+        f"{group}.{key}".lstrip(".")
+        for group, names in BASES.items()
+        for base in names
+        for key in commented_keys(CONF / group / f"{base}.yaml")
+    }
+    experiment = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{name}.yaml"))
+    del experiment["defaults"]
+    for key, value in experiment.items():
+        keys = {f"{key}.{inner}" for inner in value} if isinstance(value, dict) else {key}
+        assert keys <= explained
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONF.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_every_file_says_what_it_is(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+
+
+def test_help_names_every_option_of_every_group() -> None:
+    root = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"), resolve=False)
+    block = re.search(r"Groups:[^\n]*\n(.*?)\n\n", root["hydra"]["help"]["template"] + "\n\n", re.S)
+    named: dict[str, list[str]] = {}
+    for line in re.sub(r"\([^)]*\)", "", block[1]).splitlines():
+        words = line.split()
+        if re.match(r" {1,4}\S", line):
+            group = words.pop(0)
+        named.setdefault(group, []).extend(words)
+    assert {group: sorted(names) for group, names in named.items()} == {
+        group: options(group) for group in GROUPS
+    }
+    assert sorted(path.name for path in CONF.iterdir() if path.is_dir()) == sorted(GROUPS)
+
+
+# --- Hydra's errors in one sentence -----------------------------------------------------------
+
+
+def explanation(compose: Compose, override: str) -> str:
+    with pytest.raises(HydraException) as error:
+        compose(override)
+    return explain(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.epoch=3", ["trainer.epoch is not", "did you mean trainer.epochs?"]),
+        ("modle.dropout=0", ["modle.dropout is not", "did you mean model.dropout?"]),
+        ("optimizer.learning_rate=1", ["optimizer.learning_rate is not a key"]),
+        ("nonsense=1", ["nonsense is not a key", "--cfg job"]),
+        ("trainer.epochs=many", ["trainer.epochs=many", "Integer"]),
+        ("trainer.epochs=1.5", ["trainer.epochs=1.5", "Integer"]),
+        ("trainer.epochs=null", ["trainer.epochs=null"]),
+        ("trainer.compile=maybe", ["trainer.compile=maybe", "bool"]),
+        ("model.channels=32", ["model.channels=32"]),
+        ("loss=mse", ["loss=mse", "cross_entropy, binary_cross_entropy"]),
+        ("data.scaling=full", ["data.scaling=full", "unit, standardised, raw"]),
+        ("epochs", ["epochs"]),
+    ],
+)
+def test_hydras_refusal_is_explained_in_one_line(
+    compose: Compose, override: str, said: list[str]
+) -> None:
+    explained = explanation(compose, override)
+    assert "\n" not in explained
+    for words in said:
+        assert words in explained
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_an_unknown_choice_is_answered_with_the_choices(compose: Compose, group: str) -> None:
+    explained = explanation(compose, f"{group}=nothing")
+    assert f"{group}=nothing is not there" in explained
+    assert explained.endswith(f"choose one of {', '.join(options(group))}.")
+
+
+def test_a_key_of_another_optimizer_is_not_offered_as_its_own_correction(compose: Compose) -> None:
+    assert "did you mean optimizer.nesterov" not in explanation(compose, "optimizer.nesterov=true")
+
+
+# --- Saved and read back ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *[f"optimizer={name}" for name in options("optimizer")],
+        *[f"scheduler={name}" for name in options("scheduler")],
+        *[f"experiment={name}" for name in ("vgg16", "wide5x7_bn")],
+        "model.kernel_size=[3,5] model.dropout=0.1 data.holdout_size=0.25 trainer.gpus=0 "
+        "trainer.clip_norm=1 data.limit=100 optimizer.betas=[0.5,0.6] resume=elsewhere",
+    ],
+)
+def test_a_saved_configuration_reads_back_as_the_same(
+    compose: Compose, tmp_path: Path, overrides: str
+) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra_compose("train", overrides.split())
+    OmegaConf.save(composed, tmp_path / "config.yaml")  # as Hydra saves it
+    again = to_config(load_config(tmp_path / "config.yaml"))
+    expected = compose(*overrides.split())
+    assert again == expected
+    assert type(again.optimizer) is type(expected.optimizer)
+    assert type(again.scheduler) is type(expected.scheduler)
+
+
+def test_a_saved_configuration_is_checked_when_it_is_read_back(
+    compose: Compose, tmp_path: Path
+) -> None:
+    config = OmegaConf.structured(compose())
+    config.optimizer.lr = -1.0
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match=r"optimizer\.lr=-1\.0"):
+        to_config(load_config(tmp_path / "config.yaml"))

@@ -1,0 +1,196 @@
+import math
+import os
+import signal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.datasets import MNIST
+
+from mnist_bench.checkpoint import (
+    read_checkpoint,
+    restore_training,
+    training_state,
+    write_checkpoint,
+)
+from mnist_bench.data.splits import epoch_order
+from mnist_bench.errors import TrainingError
+from mnist_bench.interrupt import Interrupted, StopRequest
+from mnist_bench.loop import LoopSettings, Position, train
+from mnist_bench.placement import seed_everything
+from mnist_bench.prepare import prepare
+from mnist_bench.run import build_learner
+
+QUICK = ("data.limit=300", "trainer.batch_size=128", "trainer.gpus=0")
+
+
+@pytest.fixture
+def make(compose, mnist_root):
+    """Everything a training needs, from overrides of the default configuration."""
+
+    def build(*overrides):
+        config = compose(
+            f"data.root={mnist_root}", "trainer.precision=fp32", "trainer.epochs=2", *overrides
+        )
+        prepared = prepare(config, lambda line: None)
+        seed_everything(config.seed, deterministic=False)
+        learner = build_learner(config, prepared.placement, prepared.splits)
+        settings = LoopSettings(
+            config.trainer.epochs, config.trainer.batch_size, config.seed, refresh_seconds=0.01
+        )
+        return learner, prepared.splits, Position(learner.new_totals()), settings
+
+    return build
+
+
+def run_to_end(learner, splits, position, settings, show=lambda progress: None):
+    return list(train(learner, splits, position, settings, StopRequest(), show))
+
+
+def weights_of(learner):
+    return torch.cat([p.detach().flatten() for p in learner.network.parameters()])
+
+
+def test_training_equals_a_loop_written_by_hand(make, mnist_root):
+    """Same weights bit for bit, and the same means, as plain PyTorch on torchvision's images."""
+    learner, splits, position, settings = make(*QUICK, "scheduler=constant")
+    torch.manual_seed(1)
+    records = run_to_end(learner, splits, position, settings)
+
+    other, *_ = make(*QUICK, "scheduler=constant")
+    network = other.network.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    mnist = MNIST(mnist_root, train=True)
+    torch.manual_seed(1)
+    for record in records:
+        losses, right = [], 0
+        for batch in epoch_order(300, seed=0, epoch=record.epoch).split(128):
+            images, labels = mnist.data[batch].unsqueeze(1) / 255, mnist.targets[batch]
+            logits = network(images)
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses += [loss.item()] * len(batch)
+            right += sum(int(logits[i].argmax()) == int(labels[i]) for i in range(len(batch)))
+        assert record.train_loss == pytest.approx(sum(losses) / 300, rel=1e-6)
+        assert record.train_accuracy == pytest.approx(right / 300)
+        assert record.learning_rate == 1e-3
+        assert record.images_per_second == pytest.approx(300 / record.seconds)
+    assert torch.equal(weights_of(learner), weights_of(other))
+
+
+def test_validation_is_measured_without_dropout_on_the_held_out_images(make, mnist_root):
+    learner, splits, position, settings = make(*QUICK, "model.dropout=0.9")
+    record = run_to_end(learner, splits, position, settings)[-1]
+    mnist = MNIST(mnist_root, train=True)
+    images, labels = mnist.data[55_000:55_300].unsqueeze(1) / 255, mnist.targets[55_000:55_300]
+    with torch.no_grad():
+        logits = learner.network.eval()(images)
+    assert record.val_loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert record.val_accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+def test_binary_loss_reports_both_accuracies(make):
+    learner, splits, position, settings = make(*QUICK, "loss=binary_cross_entropy")
+    record = run_to_end(learner, splits, position, settings)[-1]
+    _, logits = learner.evaluate(splits.validation)
+    targets = F.one_hot(splits.validation.labels, 10).bool()
+    by_hand = ((logits.softmax(1) > 0.5) == targets).float().mean().item()
+    assert record.val_binary_accuracy == pytest.approx(by_hand)
+    assert record.val_binary_accuracy > record.val_accuracy
+    assert record.train_binary_accuracy > record.train_accuracy
+
+
+@pytest.mark.parametrize("steps_taken", [2, 3])
+def test_interrupted_between_two_steps_and_resumed_is_the_same_training(
+    make, tmp_path, steps_taken
+):
+    """Stopped within the first epoch, or after its last step but before its validation."""
+    learner, splits, position, settings = make(*QUICK, "optimizer=keras_adam")
+    whole = run_to_end(learner, splits, position, settings)
+
+    stopped, splits, stopped_position, settings = make(*QUICK, "optimizer=keras_adam")
+    with StopRequest() as stop:
+        original = stopped.step
+
+        def step_and_press_ctrl_c(*arguments):
+            original(*arguments)
+            if stopped_position.step == steps_taken - 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        stopped.step = step_and_press_ctrl_c
+        with pytest.raises(Interrupted):
+            list(train(stopped, splits, stopped_position, settings, stop, lambda progress: None))
+    assert (stopped_position.epoch, stopped_position.step) == (1, steps_taken)
+    write_checkpoint(
+        tmp_path / "checkpoints" / "last.pt", training_state(stopped, stopped_position)
+    )
+
+    resumed, splits, resumed_position, settings = make(*QUICK, "optimizer=keras_adam", "seed=0")
+    torch.manual_seed(123)
+    state = read_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    restore_training(state, resumed, resumed_position)
+    rest = run_to_end(resumed, splits, resumed_position, settings)
+    assert torch.equal(weights_of(resumed), weights_of(learner))
+    for one, other in zip(whole, rest, strict=True):
+        assert one.train_loss == other.train_loss
+        assert one.val_loss == other.val_loss
+        assert one.learning_rate == other.learning_rate
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal_number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 0.1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_loss_that_is_not_finite_stops_and_says_where(make, precision):
+    learner, splits, position, settings = make(
+        *QUICK, "optimizer=sgd", "optimizer.lr=1e20", f"trainer.precision={precision}"
+    )
+    with pytest.raises(TrainingError, match=r"The loss became .* in epoch 1, steps \d+ to \d"):
+        run_to_end(learner, splits, position, settings)
+
+
+def test_clip_norm_bounds_the_step(make):
+    """With plain SGD at rate 1 the weights move by the gradient, so by its clipped norm."""
+    plain_sgd = ("optimizer=sgd", "optimizer.lr=1", "optimizer.momentum=0", "scheduler=constant")
+    learner, splits, _, _ = make(*QUICK, *plain_sgd, "trainer.clip_norm=0.01")
+    before = weights_of(learner).clone()
+    learner.network.train()
+    learner.step(splits.train.images[:128], splits.train.labels[:128], learner.new_totals())
+    assert (weights_of(learner) - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_mixed_precision_keeps_fp32_weights_and_learns_the_same(make):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        learner, splits, position, settings = make(*QUICK, f"trainer.precision={precision}")
+        losses[precision] = run_to_end(learner, splits, position, settings)[-1].train_loss
+        assert all(p.dtype is torch.float32 for p in learner.network.parameters())
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
+def test_progress_counts_steps_and_ends_with_the_epoch(make):
+    glances = []
+    learner, splits, position, settings = make(*QUICK)
+    run_to_end(learner, splits, position, settings, glances.append)
+    seen = [(glance.epoch, glance.step) for glance in glances]
+    assert seen == sorted(set(seen))
+    assert all(1 <= step <= 3 for _, step in seen)
+    assert all(math.isfinite(glance.averages.loss) for glance in glances)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_the_same(make):
+    plain, splits, position, settings = make(*QUICK, "model.dropout=0")
+    expected = run_to_end(plain, splits, position, settings)
+    compiled, splits, position, settings = make(*QUICK, "model.dropout=0", "trainer.compile=true")
+    records = run_to_end(compiled, splits, position, settings)
+    assert records[-1].train_loss == pytest.approx(expected[-1].train_loss, rel=1e-3)

