@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import MissingConfigException
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mnist_bench.errors import ConfigError
 
@@ -43,6 +45,13 @@ def not_negative() -> Any:
 
 def fraction() -> Any:
     return allowed(lambda v: 0 <= v < 1, "a number from 0 to below 1")
+
+
+def decays() -> Any:
+    def holds(values: Any) -> bool:
+        return len(values) == 2 and all(0 <= value < 1 for value in values)
+
+    return allowed(holds, "two numbers from 0 to below 1")
 
 
 def at_least(low: int) -> Any:
@@ -112,7 +121,7 @@ class OptimizerConfig:
 @dataclass
 class AdamConfig(OptimizerConfig):
     name: str = "adam"
-    betas: tuple[float, float] = each(lambda v: 0 <= v < 1, "two numbers from 0 to below 1")
+    betas: tuple[float, float] = decays()
     eps: float = not_negative()
     epsilon_hat: bool = MISSING
 
@@ -120,7 +129,7 @@ class AdamConfig(OptimizerConfig):
 @dataclass
 class AdamWConfig(OptimizerConfig):
     name: str = "adamw"
-    betas: tuple[float, float] = each(lambda v: 0 <= v < 1, "two numbers from 0 to below 1")
+    betas: tuple[float, float] = decays()
     eps: float = not_negative()
 
 
@@ -300,7 +309,10 @@ def to_config(composed: DictConfig) -> TrainConfig:
     Raises:
         ConfigError: a value is out of range.
     """
-    config = OmegaConf.to_object(composed)
+    try:
+        config = OmegaConf.to_object(composed)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"The configuration is not complete: {error}".splitlines()[0]) from error
     assert isinstance(config, TrainConfig)
     check(config)
     return config
@@ -331,12 +343,13 @@ def check(config: TrainConfig) -> None:
             holds = False
         if not holds:
             raise ConfigError(f"{key}={value} is not allowed: it must be {text}.")
+    for group in SCHEMAS:
+        name, own = getattr(config, group).name, type(getattr(config, group)).name
+        if name != own:
+            raise ConfigError(
+                f"{group}.name={name} does not fit the settings of {own}: choose {group}={name}."
+            )
     data = config.data
-    if data.validation is Validation.holdout and data.holdout_size == 0:
-        raise ConfigError(
-            "data.holdout_size=0 leaves nothing to validate on: hold out some training images, "
-            "or set data.validation=test."
-        )
     if data.validation is Validation.test and config.trainer.test_weights is TestWeights.best:
         raise ConfigError(
             "trainer.test_weights=best with data.validation=test would choose weights on the test "
@@ -364,21 +377,21 @@ def _bounded_values(
 
 def explain(error: Exception) -> str:
     """What Hydra has against a command line, in one sentence."""
-    text = str(error)
-    if unknown := re.search(r"Could not override '([^']+)'", text):
-        key = unknown[1]
-        near = difflib.get_close_matches(key, _known_keys(), n=1)
+    lines = [line.rstrip(".") for line in str(error).splitlines() if line.strip()]
+    if unknown := re.match(r"Could not override '([^']+)'", lines[0]):
+        key, known = unknown[1], _known_keys()
+        near = difflib.get_close_matches(key, set(known) - {key}, n=1)
+        if key in known:
+            return f"{key} is not a key of the {key.partition('.')[0]} that was chosen."
         hint = f"did you mean {near[0]}?" if near else "--cfg job lists them all."
         return f"{key} is not a key of this configuration: {hint}"
-    if missing := re.search(
-        r"Could not find '(\w+)/([^']+)'\s+Available options in '\w+':(.*)", text, re.S
-    ):
-        group, name, choices = missing.groups()
-        return f"{group}={name} is not there: choose one of {', '.join(choices.split())}."
-    cause = str(error.__cause__ or "")
-    reason = next((line for line in cause.splitlines() if line.strip()), "")
-    head = text.splitlines()[0].replace("Error merging override ", "")
-    return f"{head} is refused: {reason}." if reason else text
+    if isinstance(error, MissingConfigException) and error.options:
+        choice = str(error.missing_cfg_file).replace("/", "=")
+        return f"{choice} is not there: choose one of {', '.join(error.options)}."
+    cause = [line.rstrip(".") for line in str(error.__cause__ or "").splitlines() if line.strip()]
+    if cause:
+        return f"{lines[0].removeprefix('Error merging override ')} is refused: {cause[0]}."
+    return f"{' '.join(lines)}."
 
 
 def _known_keys() -> list[str]:

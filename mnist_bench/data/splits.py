@@ -93,6 +93,11 @@ def split_images(images: Images, config: DataConfig) -> Splits:
             f"data.holdout_size={size} leaves nothing to train on: "
             f"{config.name} has {total} training images."
         )
+    if held_out == 0 and config.validation is Validation.holdout:
+        raise ConfigError(
+            f"data.holdout_size={size} leaves nothing to validate on: hold out some training "
+            "images, or set data.validation=test."
+        )
     if config.holdout_from is HoldoutFrom.last:
         train, holdout = train[: total - held_out], train[total - held_out :]
     else:

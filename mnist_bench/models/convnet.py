@@ -81,8 +81,8 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
             if size < POOL_SIZE:
                 raise ConfigError(
                     f"model.kernel_size={config.kernel_size} leaves a {size} x {size} map after "
-                    f"convolution {i} of {config.name}, too small for its "
-                    f"{POOL_SIZE} x {POOL_SIZE} pooling: choose smaller kernels."
+                    f"convolution {i} of {config.name}, too small to be pooled: choose smaller "
+                    "kernels, or fewer poolings with model.pool_after."
                 )
             layers[f"pool{i}"] = nn.MaxPool2d(POOL_SIZE)
             size //= POOL_SIZE
