@@ -16,7 +16,7 @@ def environment(data_root: Path, **variables: str) -> dict[str, str]:
 
 
 def run_train(
-    *arguments: str, cwd: Path, data_root: Path, **variables: str
+    *arguments: str, cwd: Path, data_root: Path, limit: float = 300, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments],
@@ -24,5 +24,5 @@ def run_train(
         env=environment(data_root, **variables),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=limit,
     )
