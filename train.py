@@ -11,8 +11,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_bench.config import explain, register_schemas, to_config
+from mnist_bench.config import register_schemas, to_config
 from mnist_bench.errors import BenchError
+from mnist_bench.hydra_errors import explain
 
 register_schemas()
 

@@ -134,7 +134,7 @@ def as_markdown(measurements: list[Measurement], device_name: str, command: str)
     lines = [
         f"# Training step on {device_name}",
         "",
-        f"`{command}` on {versions['finished'][:10]}, commit {versions['git_commit']}, "
+        f"`{command}` on {versions['started'][:10]}, commit {versions['git_commit']}, "
         f"torch {versions['versions']['torch']}, Python {versions['versions']['python']}. "
         f"Medians of {ROUNDS} rounds of at least {ROUND_SECONDS:g} s, ours and plain in turn; "
         "the ratio is the median of the rounds' ratios.",

@@ -4,6 +4,8 @@ Loadable with `torch.load(path, weights_only=True)`: tensors, numbers, text, lis
 """
 
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     assert isinstance(content, dict)
     return content
+
+
+def resume_command(folder: Path) -> str:
+    """The command line that goes on with a run, quoted for Hydra and for the shell."""
+    if re.fullmatch(r"[\w./+=-]+", str(folder)):
+        return f"python train.py resume={folder}"
+    return "python train.py " + shlex.quote(f'resume="{folder}"')
 
 
 def training_state(learner: Learner, position: Position) -> dict[str, Any]:

@@ -4,8 +4,6 @@ Types are enforced by Hydra when a configuration is composed. Ranges are declare
 and enforced by `check`. This module imports nothing heavy, so `--help` answers at once.
 """
 
-import difflib
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import MissingConfigException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -370,44 +367,3 @@ def _bounded_values(
             yield from _bounded_values(value, f"{key}.")
         elif "test" in entry.metadata:
             yield key, value, entry.metadata["test"], entry.metadata["text"]
-
-
-# --- Hydra's own refusals ---------------------------------------------------------------------
-
-
-def explain(error: Exception) -> str:
-    """What Hydra has against a command line, in one sentence."""
-    lines = [line.rstrip(".") for line in str(error).splitlines() if line.strip()]
-    if unknown := re.match(r"Could not override '([^']+)'", lines[0]):
-        key, known = unknown[1], _known_keys()
-        near = difflib.get_close_matches(key, set(known) - {key}, n=1)
-        if key in known:
-            return f"{key} is not a key of the {key.partition('.')[0]} that was chosen."
-        hint = f"did you mean {near[0]}?" if near else "--cfg job lists them all."
-        return f"{key} is not a key of this configuration: {hint}"
-    if isinstance(error, MissingConfigException) and error.options:
-        choice = str(error.missing_cfg_file).replace("/", "=")
-        return f"{choice} is not there: choose one of {', '.join(error.options)}."
-    cause = [line.rstrip(".") for line in str(error.__cause__ or "").splitlines() if line.strip()]
-    if cause:
-        return f"{lines[0].removeprefix('Error merging override ')} is refused: {cause[0]}."
-    return f"{' '.join(lines)}."
-
-
-def _known_keys() -> list[str]:
-    schemas = [TrainConfig(), *(s() for group in SCHEMAS.values() for s in group.values())]
-    prefixes = ["", *(f"{group}." for group in SCHEMAS for _ in SCHEMAS[group])]
-    return [
-        key
-        for schema, prefix in zip(schemas, prefixes, strict=True)
-        for key in _keys(schema, prefix)
-    ]
-
-
-def _keys(config: Any, prefix: str) -> Iterator[str]:
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        if is_dataclass(value):
-            yield from _keys(value, f"{prefix}{entry.name}.")
-        else:
-            yield f"{prefix}{entry.name}"

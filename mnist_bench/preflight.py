@@ -2,8 +2,6 @@
 
 import copy
 import itertools
-import re
-import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -20,8 +18,9 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mnist_bench.config import explain, load_config, to_config
+from mnist_bench.config import load_config, to_config
 from mnist_bench.errors import BenchError, ConfigError
+from mnist_bench.hydra_errors import explain
 
 # A resumed run keeps its configuration but for these, which do not change what is computed, and
 # for the number of epochs.
@@ -119,20 +118,16 @@ def _adopt_run(config: DictConfig) -> None:
             )
         OmegaConf.update(saved, key, change.value())
     _try(saved)
-    OmegaConf.save(saved, saved_path)
+    if len(changes) > 1:
+        beside = saved_path.with_suffix(".partial")
+        OmegaConf.save(saved, beside)
+        beside.replace(saved_path)
     saved.resume = str(folder)
     for group in saved:
         config[group] = saved[group]
     config.hydra.run.dir = str(folder)
     # The folder's own .hydra, with the choices and overrides of its first start, stays.
     config.hydra.output_subdir = None
-
-
-def resume_command(folder: Path) -> str:
-    """The command line that goes on with a run, quoted for Hydra and for the shell."""
-    if re.fullmatch(r"[\w./+=-]+", str(folder)):
-        return f"python train.py resume={folder}"
-    return "python train.py " + shlex.quote(f'resume="{folder}"')
 
 
 # --- Sweeps -----------------------------------------------------------------------------------

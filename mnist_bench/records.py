@@ -85,7 +85,10 @@ def test_figures(averages: Averages, logits_NK: Tensor, labels_N: Tensor) -> dic
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, and the commit of the code that ran (null outside a git checkout)."""
+    """Versions and commit of the code in this process (null outside a git checkout).
+
+    To be asked when a run begins: the checkout may move on while it trains.
+    """
     packages = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy")
     return {
         "versions": {
@@ -95,7 +98,7 @@ def provenance() -> dict[str, Any]:
         },
         "git_commit": _git("rev-parse", "HEAD"),
         "git_changes": _git("status", "--porcelain", "--untracked-files=no"),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 

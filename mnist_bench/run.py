@@ -16,6 +16,7 @@ from mnist_bench.checkpoint import (
     LAST,
     read_checkpoint,
     restore_training,
+    resume_command,
     training_state,
     write_checkpoint,
 )
@@ -27,7 +28,6 @@ from mnist_bench.losses import LOSSES
 from mnist_bench.models import ConvNet, count_parameters, summarise
 from mnist_bench.optimizers import build_optimizer
 from mnist_bench.placement import Placement, seed_everything
-from mnist_bench.preflight import resume_command
 from mnist_bench.prepare import prepare
 from mnist_bench.records import (
     best_record,
@@ -57,6 +57,7 @@ class Run:
     splits: Splits
     learner: Learner
     position: Position
+    provenance: dict[str, Any]
 
 
 def run(config: TrainConfig, folder: Path) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def begin(config: TrainConfig, folder: Path) -> Run:
     position = Position(learner.new_totals())
     if config.resume is not None:
         restore_training(read_checkpoint(folder / LAST), learner, position)
-    this = Run(config, folder, Screen(), placement, splits, learner, position)
+    this = Run(config, folder, Screen(), placement, splits, learner, position, provenance())
     history = position.history
     if history and position.step == 0 and best_record(history) is history[-1]:
         write_best(this)  # the run may have been killed between its two checkpoints
@@ -226,7 +227,7 @@ def summarise_run(
         "images_per_second": len(splits.train) * len(history) / seconds if history else None,
         "device": this.placement.device_name,
         "precision": this.placement.precision.name,
-        **provenance(),
+        **this.provenance,
         "overrides": list(hydra.overrides.task),
     }
 

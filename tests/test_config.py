@@ -17,11 +17,11 @@ from mnist_bench.config import (
     RMSpropConfig,
     SGDConfig,
     TrainConfig,
-    explain,
     load_config,
     to_config,
 )
 from mnist_bench.errors import ConfigError
+from mnist_bench.hydra_errors import explain
 
 Compose = Callable[..., TrainConfig]
 CONF = Path(__file__).parents[1] / "conf"
