@@ -16,6 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchvision.datasets import MNIST
 from train_command import COMMAND, QUICK, REPOSITORY, environment, run_train
 
+from mnist_bench.models import ConvNet
+
 METRICS = (
     "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,seconds,images_per_second"
 )
@@ -101,21 +103,44 @@ def test_predictions_are_of_the_test_set_and_agree_with_the_summary(finished, mn
     assert summary["test_loss"] == pytest.approx(loss, rel=1e-5)
 
 
-def test_the_best_checkpoint_gives_the_predictions(finished, mnist_root, compose):
-    folder, _ = finished
-    from mnist_bench.models import ConvNet
+OVERFITTING = (
+    *("data.limit=300", "trainer.epochs=4", "trainer.precision=fp32", "trainer.gpus=0"),
+    *("trainer.batch_size=32", "optimizer.lr=0.005", "scheduler=constant", "model.dropout=0"),
+)
 
-    network = ConvNet(compose().model)
-    best = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)
-    network.load_state_dict(best["network"])
-    summary = read_summary(folder)
-    assert best["epoch"] == summary["best_epoch"] == summary["tested_epoch"]
+
+@pytest.mark.parametrize(
+    ("override", "checkpoint"),
+    [
+        ("trainer.test_weights=auto", "best"),
+        ("trainer.test_weights=last", "last"),
+        ("data.validation=test", "last"),
+    ],
+)
+def test_the_test_set_sees_the_weights_it_should(
+    tmp_path, mnist_root, compose, override, checkpoint
+):
+    """The epoch of lowest validation loss; the last one if so configured, or chosen by the test."""
+    run = tmp_path / "run"
+    arguments = (*OVERFITTING, override, "hydra.run.dir=run")
+    process = run_train(*arguments, cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 0, process.stderr
+    with (run / "metrics.csv").open() as file:
+        losses = [float(row["val_loss"]) for row in csv.DictReader(file)]
+    best = 1 + losses.index(min(losses))
+    assert best < 4  # else best and last are one and the same, and nothing is shown here
+    summary = read_summary(run)
+    assert summary["best_epoch"] == best
+    assert summary["tested_epoch"] == {"best": best, "last": 4}[checkpoint]
+    assert summary["val_loss"] == pytest.approx(losses[summary["tested_epoch"] - 1], rel=1e-6)
+
+    network = ConvNet(compose("model.dropout=0").model)
+    content = torch.load(run / "checkpoints" / f"{checkpoint}.pt", weights_only=True)
+    network.load_state_dict(content["network"])
     with torch.inference_mode():
-        images = MNIST(mnist_root, train=False).data[:1000].unsqueeze(1) / 255
-        logits = network.eval()(images).numpy()
-    np.testing.assert_allclose(
-        logits, np.load(folder / "predictions.npz")["logits"], rtol=1e-4, atol=1e-4
-    )
+        logits = network.eval()(MNIST(mnist_root, train=False).data[:300].unsqueeze(1) / 255)
+    saved = np.load(run / "predictions.npz")["logits"]
+    np.testing.assert_allclose(logits.numpy(), saved, rtol=1e-4, atol=1e-4)
 
 
 def test_tensorboard_shows_curves_text_images_and_hyperparameters(finished):
