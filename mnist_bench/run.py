@@ -160,7 +160,8 @@ def describe(this: Run) -> str:
     resumed = f", from epoch {this.position.epoch}" if this.config.resume else ""
     return (
         f"{this.config.data.name}: {len(splits.train):,} images to train, {validation}, "
-        f"{len(splits.test):,} to test; {trainer.epochs} epochs of batch {trainer.batch_size}"
+        f"{len(splits.test):,} to test; {trainer.epochs} epoch{'s' * (trainer.epochs != 1)} of "
+        f"batch {trainer.batch_size}"
         f"{resumed}; {this.placement.precision.name} on {this.placement.device_name}"
     )
 

@@ -5,8 +5,9 @@ Everything but the bar goes to train.log as well.
 
 import io
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -113,6 +114,26 @@ def closing_table(rows: Iterable[tuple[str, str]]) -> Table:
     table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*row)
+    return table
+
+
+def sweep_table(title: str, summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A row per run: its name in the sweep and what its summary.json says."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold")
+    table.add_column("run", overflow="fold")
+    for column in ("val accuracy", "test accuracy", "test errors", "seconds"):
+        table.add_column(column, justify="right")
+    for name, summary in summaries.items():
+        if summary["status"] == "completed":
+            table.add_row(
+                name,
+                f"{summary['val_accuracy']:.2%}",
+                f"{summary['test_accuracy']:.2%}",
+                f"{summary['test_errors']}",
+                f"{summary['train_seconds']:.1f}",
+            )
+        else:
+            table.add_row(name, summary["status"])
     return table
 
 

@@ -331,8 +331,9 @@ def test_a_sweep_leaves_complete_runs_named_by_what_varies(tmp_path, mnist_root)
     )
     assert process.returncode == 0, process.stderr
     runs = {path.parent.name: path.parent for path in tmp_path.glob("sweep/*/summary.json")}
+    closing_table = process.stdout[process.stdout.rindex("test accuracy") :]
     assert set(runs) == {
-        f"model.dropout={rate}+model={model}"
+        f"model.dropout={rate}--model={model}"
         for model in ("cnn3x3", "cnn5x5")
         for rate in ("0", "0.25", "0.5")
     }
@@ -340,6 +341,7 @@ def test_a_sweep_leaves_complete_runs_named_by_what_varies(tmp_path, mnist_root)
         summary = read_summary(folder)
         assert summary["status"] == "completed"
         assert f"model={summary['model']}" in name
+        assert re.search(rf"{name} .* {summary['test_accuracy']:.2%}", closing_table)
         assert list((folder / "tensorboard").iterdir())
         layers = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)["network"]
         assert layers["features.conv1.weight"].shape[-1] == int(summary["model"][-1])
