@@ -17,6 +17,13 @@ from mnist_bench.loop import EpochRecord
 
 IMAGES_SHOWN = 64
 
+# What the HPARAMS page shows of every run, beside what its command line set. The page shows the
+# first five of the alphabet unasked, so settings that hardly ever vary are left out.
+HYPERPARAMETERS = {
+    *("data.name", "loss", "model.dropout", "model.kernel_size", "model.name", "optimizer.lr"),
+    *("optimizer.name", "scheduler.name", "seed", "trainer.batch_size", "trainer.epochs"),
+}
+
 # EpochRecord field -> tag.
 SCALARS = {
     "train_loss": "loss/train",
@@ -80,8 +87,14 @@ class Board:
             self.writer.add_scalar(tag, metrics[tag], epoch)
         if len(wrong):
             self.writer.add_image("images/test_errors", _grid(test.images[wrong]), epoch)
+        set_keys = {override.partition("=")[0].lstrip("+") for override in figures["overrides"]}
+        settings = {
+            key: value
+            for key, value in _flatten(config).items()
+            if key in HYPERPARAMETERS | set_keys
+        }
         # `add_hparams` would open a second run; its three summaries belong to this one.
-        for summary in hparams(_flatten(config), metrics):
+        for summary in hparams(settings, metrics):
             self.writer._get_file_writer().add_summary(summary)
 
 

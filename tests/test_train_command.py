@@ -156,7 +156,9 @@ def test_tensorboard_shows_curves_text_images_and_hyperparameters(finished):
     assert set(tags["images"]) == {"images/train", "images/test_errors"}
     assert {"configuration/text_summary", "model/text_summary"} <= set(tags["tensors"])
     hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    assert b"model.kernel_size" in hparams
+    assert b"model.kernel_size" in hparams  # always shown
+    assert b"data.limit" in hparams  # set on the command line
+    assert b"data.root" not in hparams
 
 
 def test_on_a_pipe_the_screen_is_plain_lines(finished):
