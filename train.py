@@ -21,13 +21,15 @@ register_schemas()
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(composed: DictConfig) -> None:
     from mnist_bench.run import run  # PyTorch: seconds that --help need not wait for
+    from mnist_bench.screen import complain
 
     job = HydraConfig.get()
     try:
         run(to_config(composed), Path(job.runtime.output_dir))
     except BenchError as error:
+        complain(str(error))
         if job.mode is RunMode.RUN:
-            sys.exit(str(error))
+            sys.exit(1)
         raise  # the other runs of a sweep go on
 
 

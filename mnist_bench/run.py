@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,6 @@ from mnist_bench.schedulers import build_scheduler
 from mnist_bench.screen import Screen, as_text, closing_table, format_seconds, layers_table, say
 from mnist_bench.step import Learner
 from mnist_bench.tensorboard import Board
-
-PARTS = ("train", "val", "test")
 
 
 @dataclass
@@ -127,7 +125,7 @@ def fit(this: Run) -> None:
     )
     with (
         StopRequest() as stop,
-        Board(this.folder / "tensorboard", position.epoch) as board,
+        closing(Board(this.folder / "tensorboard", position.epoch)) as board,
         this.screen.bar(trainer.epochs, steps) as bar,
     ):
         if not position.history:
@@ -206,7 +204,7 @@ def summarise_run(
     config, history, splits = this.config, this.position.history, this.splits
     hydra = OmegaConf.load(this.folder / ".hydra" / "hydra.yaml").hydra
     seconds = sum(r.seconds for r in history)
-    figures_keys = [f"{part}_{key}" for part in PARTS for key in ("loss", "accuracy")]
+    keys = [f"{part}_{key}" for part in ("train", "val", "test") for key in ("loss", "accuracy")]
     return {
         "status": status,
         "model": config.model.name,
@@ -218,7 +216,7 @@ def summarise_run(
         "best_epoch": best_record(history).epoch if history else None,
         "tested_epoch": record.epoch if record else None,
         "validation": config.data.validation.name,
-        **dict.fromkeys([*figures_keys, "test_errors"]),
+        **dict.fromkeys([*keys, "test_errors"]),
         **(epoch_figures(record) if record else {}),
         **figures,
         "train_images": len(splits.train),
@@ -237,7 +235,7 @@ def show_in_tensorboard(
     this: Run, record: EpochRecord, summary: dict[str, Any], logits: torch.Tensor
 ) -> None:
     wrong = (logits.argmax(1) != this.splits.test.labels.cpu()).nonzero().flatten()
-    with Board(this.folder / "tensorboard", next_epoch=1) as board:
+    with closing(Board(this.folder / "tensorboard", next_epoch=1)) as board:
         board.show_end(this.config, record.epoch, summary, this.splits.test, wrong)
 
 
@@ -281,6 +279,7 @@ def record_ending(this: Run) -> Iterator[None]:
         _tell_interrupted(this)
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
+        this.screen.log_failure()
         write_summary(this.folder, {**summarise_run(this, "failed", None, {}), "error": str(error)})
         raise
 

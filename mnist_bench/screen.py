@@ -34,10 +34,9 @@ class Screen:
         self.console.print(Text(text, style=style))
         log.info(text)
 
-    def error(self, text: str) -> None:
-        """One sentence on stderr, and in train.log."""
-        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(text, style="bold red"))
-        log.info(text)
+    def log_failure(self) -> None:
+        """The error in hand, with its traceback, into train.log."""
+        log.info("The run failed.", exc_info=True)
 
     def table(self, table: Table) -> None:
         self.console.print(table)
@@ -75,6 +74,11 @@ class Screen:
 def say(text: str) -> None:
     """A line from before a run, when there is no train.log yet."""
     Screen().console.print(Text(text))
+
+
+def complain(sentence: str) -> None:
+    """What went wrong, on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(sentence, style="bold red"))
 
 
 class Bar:

@@ -3,8 +3,7 @@
 from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -45,15 +44,7 @@ class Board:
         purge = next_epoch if next_epoch > 1 else None
         self.writer = SummaryWriter(str(folder), purge_step=purge)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.writer.close()
 
     def show_start(self, configuration: str, model_summary: str, images: ImageSet) -> None:

@@ -224,6 +224,7 @@ def test_a_failed_run_says_so_in_its_summary(tmp_path, mnist_root):
     assert summary["status"] == "failed"
     assert summary["test_accuracy"] is None
     assert summary["error"] in process.stderr
+    assert summary["error"] in (tmp_path / "run" / "train.log").read_text()
 
 
 # --- Stopping and going on --------------------------------------------------------------------

@@ -1,0 +1,35 @@
+import sys
+
+import torch
+
+from benchmarks import step
+
+
+def test_the_step_benchmark_writes_its_table(tmp_path, mnist_root, monkeypatch):
+    """With rounds too short to mean anything."""
+    monkeypatch.setattr(step, "ROUND_SECONDS", 0.001)
+    monkeypatch.setattr(step, "ROUNDS", 1)
+    monkeypatch.setenv("MNIST_BENCH_DATA", str(mnist_root))
+    arguments = ["step", "cnn5x5_single", "--precision", "fp32", "bf16", "--batch-size", "16"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--write", str(tmp_path)])
+    step.main()
+    (report,) = tmp_path.glob("step-*.md")
+    rows = [line for line in report.read_text().splitlines() if line.startswith("| `")]
+    assert [row.split(" | ")[:3] for row in rows] == [
+        ["| `cnn5x5_single`", "fp32", "16"],
+        ["| `cnn5x5_single`", "bf16", "16"],
+    ]
+    assert f"torch {torch.__version__.split('+')[0]}" in report.read_text()
+
+
+def test_the_plain_step_is_adam_on_the_cross_entropy():
+    """From zero weights, Adam first moves each by its rate against the sign of its gradient."""
+    network = torch.nn.Linear(4, 3, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    images, labels = torch.eye(4)[:2] + 0.5, torch.tensor([0, 2])
+    step.plain_step(network, images, labels, lr=0.01, dtype=None)()
+    targets = torch.nn.functional.one_hot(labels, 3).float()
+    gradient = (torch.full((2, 3), 1 / 3) - targets).T @ images / 2
+    torch.testing.assert_close(
+        network.weight.detach(), -0.01 * gradient.sign(), rtol=1e-4, atol=1e-7
+    )
