@@ -26,11 +26,14 @@ def main(composed: DictConfig) -> None:
     job = HydraConfig.get()
     try:
         run(to_config(composed), Path(job.runtime.output_dir))
-    except BenchError as error:
-        complain(str(error))
-        if job.mode is RunMode.RUN:
-            sys.exit(1)
-        raise  # the other runs of a sweep go on
+    except Exception as error:
+        if isinstance(error, BenchError):
+            complain(str(error))
+            if job.mode is RunMode.RUN:
+                sys.exit(1)
+        elif job.mode is RunMode.MULTIRUN:
+            complain(f"{type(error).__name__}: {error}")
+        raise  # the other runs of a sweep go on, and then it is told again
 
 
 if __name__ == "__main__":

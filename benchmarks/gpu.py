@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.step import ROOT
 
 
-def run_module(*arguments: str) -> None:
+def run_python(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
 
 
@@ -22,7 +22,7 @@ def train_vgg16(folder: Path) -> None:
     """Train on the GPU with mixed precision and keep the run's summary."""
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "vgg16"
-        run_module("train.py", "model=vgg16", "trainer.gpus=1", f"hydra.run.dir={run}")
+        run_python("train.py", "model=vgg16", "trainer.gpus=1", f"hydra.run.dir={run}")
         summary = json.loads((run / "summary.json").read_text())
     device = re.sub(r"\W+", "-", summary["device"]).lower()
     path = folder / f"vgg16-{device}.json"
@@ -33,7 +33,7 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "benchmarks" / "results").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     train_vgg16(folder)
-    run_module(
+    run_python(
         "-m", "benchmarks.step", "--precision", "bf16", "fp16", "fp32", "--write", str(folder)
     )
 

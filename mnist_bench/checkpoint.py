@@ -30,10 +30,10 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     beside.replace(path)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Raises DataError if the file is not a checkpoint of ours."""
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """Raises DataError if the file is not a checkpoint of ours. `mmap` reads tensors when used."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         raise DataError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): "
@@ -41,6 +41,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     assert isinstance(content, dict)
     return content
+
+
+def epochs_begun(path: Path) -> int:
+    """How many epochs the training in a checkpoint has completed or begun."""
+    position = read_checkpoint(path, mmap=True)["position"]
+    return len(position["history"]) + int(position["step"] > 0)
 
 
 def resume_command(folder: Path) -> str:
@@ -52,6 +58,7 @@ def resume_command(folder: Path) -> str:
 
 def training_state(learner: Learner, position: Position) -> dict[str, Any]:
     """The whole state of a training between two steps."""
+    device = learner.placement.device
     return {
         "network": learner.network.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
@@ -61,7 +68,7 @@ def training_state(learner: Learner, position: Position) -> dict[str, Any]:
         "position": position.state_dict(),
         "rng": {
             "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         },
     }
 
@@ -70,10 +77,21 @@ def restore_training(state: dict[str, Any], learner: Learner, position: Position
     """Put a learner, a position and the random number generators back to `state`."""
     learner.network.load_state_dict(state["network"])
     learner.optimizer.load_state_dict(state["optimizer"])
-    learner.scheduler.load_state_dict(state["scheduler"])
-    learner.scaler.load_state_dict(state["scaler"])
+    restore_scheduler(state["scheduler"], learner)
+    if state["scaler"]:  # empty if the run did not begin in fp16
+        learner.scaler.load_state_dict(state["scaler"])
     learner.last_learning_rate = state["learning_rate"]
     position.load_state_dict(state["position"])
     torch.set_rng_state(state["rng"]["cpu"])
-    if torch.cuda.is_available() and state["rng"]["cuda"]:
-        torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+    if learner.placement.device.type == "cuda" and state["rng"]["cuda"] is not None:
+        torch.cuda.set_rng_state(state["rng"]["cuda"], learner.placement.device)
+
+
+def restore_scheduler(state: dict[str, Any], learner: Learner) -> None:
+    """Put the schedule back to its step, at the rate it has there if there are more epochs now."""
+    scheduler = learner.scheduler
+    scheduler.load_state_dict(state)
+    for group, base_lr, factor in zip(
+        learner.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
+        group["lr"] = base_lr * factor(scheduler.last_epoch)

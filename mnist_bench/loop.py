@@ -106,6 +106,7 @@ def train(
         position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
         position.totals = learner.new_totals()
         yield record
+        stop.check()
 
 
 def train_epoch(

@@ -21,7 +21,8 @@ class KerasAdam(torch.optim.Adam):
     """Adam with "epsilon hat": eps is added to the root of the *uncorrected* second moment.
 
     Keras (2018 to Keras 3) steps by lr · √(1-β₂ᵗ)/(1-β₁ᵗ) · m / (√v + eps), which is PyTorch's
-    step with eps / √(1-β₂ᵗ) in place of eps; see Kingma & Ba 2015, the end of section 2.
+    step with eps / √(1-β₂ᵗ) in place of eps; see Kingma & Ba 2015, the end of section 2. Steps that
+    fp16's loss scaling skips count towards t here; in other precisions none is skipped.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], eps: float, **kwargs: Any):

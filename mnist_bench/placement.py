@@ -96,8 +96,12 @@ def _cpu_computes_bf16() -> bool:
     return any(capabilities.get(key) for key in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def seed_everything(seed: int, deterministic: bool) -> None:
-    """Seed initial weights and dropout, and choose between repeatable and fastest kernels."""
+def set_up_torch(seed: int, deterministic: bool) -> None:
+    """Seed initial weights and dropout, and choose between repeatable and fastest kernels.
+
+    fp32 means fp32: TF32, cuDNN's default for convolutions, is switched off.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(seed)
     if deterministic:
         # What cuBLAS asks for; https://docs.nvidia.com/cuda/cublas/#results-reproducibility

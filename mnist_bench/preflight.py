@@ -22,8 +22,7 @@ from mnist_bench.config import load_config, to_config
 from mnist_bench.errors import BenchError, ConfigError
 from mnist_bench.hydra_errors import explain
 
-# A resumed run keeps its configuration but for these, which do not change what is computed, and
-# for the number of epochs.
+# A resumed run keeps its configuration but for how long it trains, where, and how often it saves.
 RESUMABLE_KEYS = ("trainer.epochs", "trainer.gpus", "trainer.refresh_seconds", "trainer.save_every")
 
 
@@ -80,13 +79,17 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 def _claim_run_folder(config: DictConfig) -> None:
     """Make the run's folder, numbered if there is one of its name (begun in the same second)."""
-    name = config.hydra.run.dir
+    path = Path(config.hydra.run.dir).absolute()
     for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-        folder = Path(name + suffix)
+        folder = path.with_name(path.name + suffix)
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise ConfigError(
+                f"hydra.run.dir={folder} cannot be made: {error.strerror}."
+            ) from error
         config.hydra.run.dir = str(folder)
         return
 
@@ -96,7 +99,7 @@ def _claim_run_folder(config: DictConfig) -> None:
 
 def _adopt_run(config: DictConfig) -> None:
     """Make `config` that of the run in `resume`, and Hydra's folder that run's folder."""
-    from mnist_bench.checkpoint import LAST
+    from mnist_bench.checkpoint import LAST, epochs_begun
 
     folder = Path(config.resume)
     saved_path = folder / ".hydra" / "config.yaml"
@@ -118,6 +121,12 @@ def _adopt_run(config: DictConfig) -> None:
             )
         OmegaConf.update(saved, key, change.value())
     _try(saved)
+    begun = epochs_begun(folder / LAST)
+    if saved.trainer.epochs < begun:
+        raise ConfigError(
+            f"trainer.epochs={saved.trainer.epochs} is less than {folder} has begun: give {begun} "
+            f"or more."
+        )
     if len(changes) > 1:
         beside = saved_path.with_suffix(".partial")
         OmegaConf.save(saved, beside)

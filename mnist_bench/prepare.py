@@ -12,6 +12,7 @@ from mnist_bench.data.datasets import find_dataset
 from mnist_bench.data.fetch import ensure_files
 from mnist_bench.data.images import Images, load_images
 from mnist_bench.data.splits import Splits, split_images
+from mnist_bench.errors import ConfigError
 from mnist_bench.models import ConvNet
 from mnist_bench.placement import Placement, find_placement
 
@@ -35,7 +36,18 @@ def prepare(config: TrainConfig, announce: Callable[[str], None]) -> Prepared:
     with torch.device("meta"):
         ConvNet(config.model)
     images = _read_images(config.data.name, config.data.split, Path(config.data.root), announce)
-    return Prepared(placement, split_images(images, config.data))
+    splits = split_images(images, config.data)
+    _check_batches(config, len(splits.train))
+    return Prepared(placement, splits)
+
+
+def _check_batches(config: TrainConfig, train_images: int) -> None:
+    batch_size = config.trainer.batch_size
+    if config.model.batch_norm and 1 in (batch_size, train_images % batch_size):
+        raise ConfigError(
+            f"trainer.batch_size={batch_size} makes a batch of one of {train_images} training "
+            f"images, and batch normalisation needs two: choose another size."
+        )
 
 
 @cache

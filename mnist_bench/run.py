@@ -27,9 +27,11 @@ from mnist_bench.loop import EpochRecord, LoopSettings, Position, count_steps, t
 from mnist_bench.losses import LOSSES
 from mnist_bench.models import ConvNet, count_parameters, summarise
 from mnist_bench.optimizers import build_optimizer
-from mnist_bench.placement import Placement, seed_everything
+from mnist_bench.placement import Placement, set_up_torch
 from mnist_bench.prepare import prepare
 from mnist_bench.records import (
+    PREDICTIONS,
+    SUMMARY,
     best_record,
     epoch_figures,
     provenance,
@@ -64,7 +66,7 @@ def run(config: TrainConfig, folder: Path) -> dict[str, Any]:
     `folder` exists and has Hydra's `.hydra`. With `config.resume` it is that run's folder.
 
     Raises:
-        BenchError: the run cannot begin or go on; summary.json says so.
+        BenchError: the run cannot begin, or cannot go on, which summary.json then says.
         SystemExit: the run was interrupted; it can be resumed.
     """
     this = begin(config, folder)
@@ -80,16 +82,28 @@ def run(config: TrainConfig, folder: Path) -> dict[str, Any]:
 def begin(config: TrainConfig, folder: Path) -> Run:
     prepared = prepare(config, say)
     placement, splits = prepared.placement, prepared.splits.to(prepared.placement.device)
-    seed_everything(config.seed, config.trainer.deterministic)
+    set_up_torch(config.seed, config.trainer.deterministic)
     learner = build_learner(config, placement, splits)
     position = Position(learner.new_totals())
     if config.resume is not None:
         restore_training(read_checkpoint(folder / LAST), learner, position)
     this = Run(config, folder, Screen(), placement, splits, learner, position, provenance())
-    history = position.history
-    if history and position.step == 0 and best_record(history) is history[-1]:
-        write_best(this)  # the run may have been killed between its two checkpoints
+    if config.resume is not None:
+        repair_records(this)
     return this
+
+
+def repair_records(this: Run) -> None:
+    """Bring the files of a resumed run to where its checkpoint is.
+
+    It may have been killed right after that was written, or have ended and be given more epochs.
+    """
+    for ended in (SUMMARY, PREDICTIONS):
+        (this.folder / ended).unlink(missing_ok=True)
+    history = this.position.history
+    write_metrics(this.folder, history)
+    if history and this.position.step == 0 and best_record(history) is history[-1]:
+        write_best(this)
 
 
 def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> Learner:
@@ -125,7 +139,7 @@ def fit(this: Run) -> None:
     )
     with (
         StopRequest() as stop,
-        closing(Board(this.folder / "tensorboard", position.epoch)) as board,
+        closing(Board(this.folder / "tensorboard", position.history)) as board,
         this.screen.bar(trainer.epochs, steps) as bar,
     ):
         if not position.history:
@@ -235,7 +249,7 @@ def show_in_tensorboard(
     this: Run, record: EpochRecord, summary: dict[str, Any], logits: torch.Tensor
 ) -> None:
     wrong = (logits.argmax(1) != this.splits.test.labels.cpu()).nonzero().flatten()
-    with closing(Board(this.folder / "tensorboard", next_epoch=1)) as board:
+    with closing(Board(this.folder / "tensorboard")) as board:
         board.show_end(this.config, record.epoch, summary, this.splits.test, wrong)
 
 

@@ -1,6 +1,6 @@
 """What a user sees while a run goes on: a live bar on a terminal, plain lines anywhere else.
 
-Everything but the bar goes to train.log as well.
+What a run prints goes to train.log as well, but for the bar.
 """
 
 import io
@@ -122,22 +122,19 @@ def closing_table(rows: Iterable[tuple[str, str]]) -> Table:
 
 
 def sweep_table(title: str, summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row per run: its name in the sweep and what its summary.json says."""
+    """A row per completed run: its name in the sweep and what its summary.json says."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold")
     table.add_column("run", overflow="fold")
     for column in ("val accuracy", "test accuracy", "test errors", "seconds"):
         table.add_column(column, justify="right")
     for name, summary in summaries.items():
-        if summary["status"] == "completed":
-            table.add_row(
-                name,
-                f"{summary['val_accuracy']:.2%}",
-                f"{summary['test_accuracy']:.2%}",
-                f"{summary['test_errors']}",
-                f"{summary['train_seconds']:.1f}",
-            )
-        else:
-            table.add_row(name, summary["status"])
+        table.add_row(
+            name,
+            f"{summary['val_accuracy']:.2%}",
+            f"{summary['test_accuracy']:.2%}",
+            f"{summary['test_errors']}",
+            f"{summary['train_seconds']:.1f}",
+        )
     return table
 
 

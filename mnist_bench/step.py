@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from mnist_bench.data.splits import ImageSet, PixelScaling
 from mnist_bench.losses import (
@@ -71,7 +71,7 @@ class Learner:
     network: nn.Module
     loss: LossFunction
     optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler
+    scheduler: LambdaLR
     scaler: torch.amp.GradScaler
     placement: Placement
     scaling: PixelScaling

@@ -20,4 +20,5 @@ class SweepTable(Callback):
             str(path.parent.relative_to(folder)): json.loads(path.read_text())
             for path in sorted(folder.rglob("summary.json"))
         }
+        summaries = {n: s for n, s in summaries.items() if s["status"] == "completed"}
         Screen().console.print(sweep_table(str(folder), summaries))

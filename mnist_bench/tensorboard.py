@@ -1,5 +1,6 @@
 """The TensorBoard view of a run. The records are the plain files; this only shows them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -37,12 +38,17 @@ SCALARS = {
 
 
 class Board:
-    """Writes the event files of one run into `folder`."""
+    """Writes the event files of one run into `folder`.
 
-    def __init__(self, folder: Path, next_epoch: int):
-        # A resumed run takes back what was written after its checkpoint.
-        purge = next_epoch if next_epoch > 1 else None
-        self.writer = SummaryWriter(str(folder), purge_step=purge)
+    A resumed run has a `history`: what was written since its last epoch is taken back, and that
+    epoch is written again, as the run may have been killed before it was.
+    """
+
+    def __init__(self, folder: Path, history: Sequence[EpochRecord] = ()):
+        purge_step = history[-1].epoch if history else None
+        self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+        if history:
+            self.show_epoch(history[-1])
 
     def close(self) -> None:
         self.writer.close()

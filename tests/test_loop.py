@@ -17,7 +17,7 @@ from mnist_bench.data.splits import epoch_order
 from mnist_bench.errors import TrainingError
 from mnist_bench.interrupt import Interrupted, StopRequest
 from mnist_bench.loop import LoopSettings, Position, train
-from mnist_bench.placement import seed_everything
+from mnist_bench.placement import set_up_torch
 from mnist_bench.prepare import prepare
 from mnist_bench.run import build_learner
 
@@ -33,7 +33,7 @@ def make(compose, mnist_root):
             f"data.root={mnist_root}", "trainer.precision=fp32", "trainer.epochs=2", *overrides
         )
         prepared = prepare(config, lambda line: None)
-        seed_everything(config.seed, deterministic=False)
+        set_up_torch(config.seed, deterministic=False)
         learner = build_learner(config, prepared.placement, prepared.splits)
         settings = LoopSettings(
             config.trainer.epochs, config.trainer.batch_size, config.seed, refresh_seconds=0.01
@@ -53,11 +53,11 @@ def weights_of(learner):
 
 def test_training_equals_a_loop_written_by_hand(make, mnist_root):
     """Same weights bit for bit, and the same means, as plain PyTorch on torchvision's images."""
-    learner, splits, position, settings = make(*QUICK, "scheduler=constant")
+    learner, splits, position, settings = make(*QUICK, "optimizer=adam", "scheduler=constant")
     torch.manual_seed(1)
     records = run_to_end(learner, splits, position, settings)
 
-    other, *_ = make(*QUICK, "scheduler=constant")
+    other, *_ = make(*QUICK, "optimizer=adam", "scheduler=constant")
     network = other.network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     mnist = MNIST(mnist_root, train=True)
@@ -137,6 +137,33 @@ def test_interrupted_between_two_steps_and_resumed_is_the_same_training(
         assert one.train_loss == other.train_loss
         assert one.val_loss == other.val_loss
         assert one.learning_rate == other.learning_rate
+
+
+def test_ctrl_c_during_the_last_validation_is_not_lost(make):
+    learner, splits, position, settings = make(*QUICK)
+    evaluate = learner.evaluate
+
+    def evaluate_and_press_ctrl_c(images):
+        if position.epoch == settings.epochs:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(images)
+
+    learner.evaluate = evaluate_and_press_ctrl_c
+    with StopRequest() as stop, pytest.raises(Interrupted):
+        list(train(learner, splits, position, settings, stop, lambda progress: None))
+    assert len(position.history) == settings.epochs
+    assert (position.epoch, position.step) == (settings.epochs + 1, 0)
+
+
+def test_more_epochs_draw_the_schedule_anew_from_the_first_step(make):
+    """Two epochs of a cosine end at a rate of zero; of four, they are half way."""
+    learner, splits, position, settings = make(*QUICK)
+    run_to_end(learner, splits, position, settings)
+    assert learner.scheduler.get_last_lr() == [0.0]
+    longer, _, longer_position, _ = make(*QUICK, "trainer.epochs=4")
+    restore_training(training_state(learner, position), longer, longer_position)
+    half_way = 3e-3 * (1 + math.cos(math.pi * 6 / 12)) / 2
+    assert longer.optimizer.param_groups[0]["lr"] == pytest.approx(half_way)
 
 
 def test_a_second_ctrl_c_stops_at_once():

@@ -37,6 +37,11 @@ REFUSED = [
     (["loss=hinge"], ["loss=hinge", "cross_entropy, binary_cross_entropy"]),
     (["data.holdout_size=60000"], ["data.holdout_size=60000", "60000 training images"]),
     (["data=emnist", "data.split=all"], ["data.split=all", "balanced"]),
+    (
+        ["model=wide3x5_bn", "data.limit=129", "trainer.batch_size=64"],
+        ["trainer.batch_size=64", "129 training images"],
+    ),
+    (["hydra.run.dir=/proc/run"], ["/proc/run cannot be made"]),
     (["resume=nowhere"], ["resume=nowhere", "checkpoints/last.pt"]),
     pytest.param(
         ["trainer.gpus=1"], ["trainer.gpus=1", "CUDA", "trainer.gpus=0"], marks=without_cuda
@@ -82,13 +87,18 @@ def test_a_truncated_file_that_nothing_can_replace_is_named(tmp_path, mnist_root
 
 
 def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, mnist_root):
-    quick = ("data.limit=200", "trainer.epochs=1", "hydra.run.dir=run")
+    quick = ("data.limit=200", "trainer.epochs=2", "hydra.run.dir=run")
     assert run_train(*quick, cwd=tmp_path, data_root=mnist_root).returncode == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    process = run_train("resume=run", "optimizer.lr=1", cwd=tmp_path, data_root=mnist_root)
-    assert process.returncode == 1
-    (sentence,) = process.stderr.splitlines()
-    assert "optimizer.lr=1" in sentence and "trainer.epochs" in sentence
+    for override, said in (
+        ("optimizer.lr=1", ["optimizer.lr=1", "only trainer.epochs"]),
+        ("trainer.epochs=1", ["trainer.epochs=1", "give 2 or more"]),
+    ):
+        process = run_train("resume=run", override, cwd=tmp_path, data_root=mnist_root)
+        assert process.returncode == 1
+        (sentence,) = process.stderr.splitlines()
+        for words in said:
+            assert words in sentence
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 
 

@@ -65,8 +65,8 @@ def test_metrics_has_a_row_per_epoch(finished):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
-    # Cosine: the last of 16 steps runs at (1 + cos(15/16 pi)) / 2 of 1e-3.
-    expected = 1e-3 * (1 + np.cos(15 / 16 * np.pi)) / 2
+    # Cosine: the last of 16 steps runs at (1 + cos(15/16 pi)) / 2 of 3e-3.
+    expected = 3e-3 * (1 + np.cos(15 / 16 * np.pi)) / 2
     assert float(rows[1]["learning_rate"]) == pytest.approx(expected, rel=1e-5)
 
 
@@ -320,6 +320,43 @@ def test_a_finished_run_can_be_given_more_epochs(tmp_path, mnist_root):
     )
     assert np.array_equal(first, second)
     assert read_summary(tmp_path / "run")["epochs"] == 2
+
+
+def test_a_run_killed_right_after_its_checkpoint_loses_no_record(tmp_path, mnist_root):
+    """As if killed before the last epoch's row, its best weights and its curves were written."""
+    run_train(*QUICK, "hydra.run.dir=run", cwd=tmp_path, data_root=mnist_root)
+    run = tmp_path / "run"
+    row = (run / "metrics.csv").read_text()
+    best = torch.load(run / "checkpoints" / "best.pt", weights_only=True)["network"]
+    for name in ("metrics.csv", "summary.json", "predictions.npz", "checkpoints/best.pt"):
+        (run / name).unlink()
+    for events in (run / "tensorboard").iterdir():
+        events.unlink()
+    process = run_train("resume=run", cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 0, process.stderr
+    assert (run / "metrics.csv").read_text() == row
+    again = torch.load(run / "checkpoints" / "best.pt", weights_only=True)["network"]
+    assert all(torch.equal(again[key], best[key]) for key in best)
+    curve = EventAccumulator(str(run / "tensorboard")).Reload().Scalars("loss/val")
+    assert [event.step for event in curve] == [1]
+
+
+def test_a_resumed_run_has_no_summary_until_it_ends(tmp_path, mnist_root):
+    """Killed again, it must not look like the completed run that it was."""
+    run_train(*QUICK, "hydra.run.dir=run", cwd=tmp_path, data_root=mnist_root)
+    process = subprocess.Popen(
+        [*COMMAND, "resume=run", "trainer.epochs=50"],
+        cwd=tmp_path,
+        env=environment(mnist_root, PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("epoch  2/50") for line in process.stdout)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert not (tmp_path / "run" / "predictions.npz").exists()
 
 
 # --- Sweeps -----------------------------------------------------------------------------------
