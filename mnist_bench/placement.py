@@ -38,10 +38,10 @@ class Placement:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision is Precision.fp16)
 
     def place(self, network: nn.Module) -> nn.Module:
-        """Move a network to the device in the layout that is fastest there.
+        """Move a network to the device, in channels_last layout.
 
-        channels_last is the faster layout on a CPU (`benchmarks/results/` has both), and is what
-        tensor cores compute in.
+        channels_last is the faster layout on a CPU for most of the networks
+        (`benchmarks/results/` has both), and is what tensor cores compute in.
         """
         return network.to(self.device).to(memory_format=torch.channels_last)
 
