@@ -15,7 +15,8 @@ from benchmarks.step import ROOT
 
 
 def run_python(*arguments: str) -> None:
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
+    if subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode != 0:
+        sys.exit(f"python {' '.join(arguments)} has failed, and with it the GPU benchmark.")
 
 
 def train_vgg16(folder: Path) -> None:

@@ -24,7 +24,8 @@ class Placement:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
-        return f"{name}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        return f"{name}, {threads} thread{'s' * (threads != 1)}"
 
     def autocast(self) -> AbstractContextManager[None]:
         """Automatic mixed precision for bf16 and fp16; nothing for fp32."""

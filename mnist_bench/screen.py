@@ -49,8 +49,8 @@ class Screen:
             binary = f" (binary {record.val_binary_accuracy:.4f})"
         self.line(
             f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  "
-            f"train {record.train_loss:.4f} {record.train_accuracy:.4f}  "
-            f"val {record.val_loss:.4f} {record.val_accuracy:.4f}{binary}  "
+            f"train loss {record.train_loss:.4f} acc {record.train_accuracy:.4f}  "
+            f"val loss {record.val_loss:.4f} acc {record.val_accuracy:.4f}{binary}  "
             f"lr {record.learning_rate:.1e}  {record.seconds:.1f} s  "
             f"{record.images_per_second:,.0f} images/s{'  best' if best else ''}"
         )
