@@ -113,6 +113,7 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
     steps = count_steps(len(splits.train), config.trainer.batch_size)
     return Learner(
         network=network,
+        forward=torch.compile(network) if config.trainer.compile else network,
         loss=LOSSES[config.loss],
         optimizer=optimizer,
         scheduler=build_scheduler(config.scheduler, optimizer, config.trainer.epochs, steps),
@@ -120,7 +121,6 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
         placement=placement,
         scaling=splits.scaling,
         clip_norm=config.trainer.clip_norm,
-        forward=torch.compile(network) if config.trainer.compile else None,
     )
 
 

@@ -69,6 +69,8 @@ class Learner:
     """A network and everything that a training step needs to change it."""
 
     network: nn.Module
+    # The network, compiled if that was asked for; training steps go through it.
+    forward: Callable[[Tensor], Tensor]
     loss: LossFunction
     optimizer: torch.optim.Optimizer
     scheduler: LambdaLR
@@ -76,8 +78,6 @@ class Learner:
     placement: Placement
     scaling: PixelScaling
     clip_norm: float | None = None
-    # The network, compiled if that was asked for; training steps go through it.
-    forward: Callable[[Tensor], Tensor] | None = None
     last_learning_rate: float = 0.0
 
     def new_totals(self) -> Totals:
@@ -86,7 +86,7 @@ class Learner:
     def step(self, images_NHW: Tensor, labels_N: Tensor, totals: Totals) -> None:
         """Train on a batch, uint8 (N, H, W) and int64 (N,) on the device; add it to `totals`."""
         with self.placement.autocast():
-            logits_NK = (self.forward or self.network)(self.scaling(images_NHW))
+            logits_NK = self.forward(self.scaling(images_NHW))
         loss = self.loss(logits_NK, labels_N)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()

@@ -1,5 +1,6 @@
 import math
 import os
+import shutil
 import signal
 
 import pytest
@@ -214,7 +215,7 @@ def test_progress_counts_steps_and_ends_with_the_epoch(make):
     assert all(math.isfinite(glance.averages.loss) for glance in glances)
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler here")
 def test_a_compiled_network_trains_the_same(make):
     plain, splits, position, settings = make(*QUICK, "model.dropout=0")
     expected = run_to_end(plain, splits, position, settings)
