@@ -5,13 +5,12 @@ defaults. Results go to FOLDER (benchmarks/results by default); it takes a few m
 """
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.step import ROOT
+from benchmarks.step import ROOT, file_name_part
 
 
 def run_python(*arguments: str) -> None:
@@ -25,8 +24,7 @@ def train_vgg16(folder: Path) -> None:
         run = Path(scratch) / "vgg16"
         run_python("train.py", "model=vgg16", "trainer.gpus=1", f"hydra.run.dir={run}")
         summary = json.loads((run / "summary.json").read_text())
-    device = re.sub(r"\W+", "-", summary["device"]).lower()
-    path = folder / f"vgg16-{device}.json"
+    path = folder / f"vgg16-{file_name_part(summary['device'])}.json"
     path.write_text(json.dumps(summary, indent=2) + "\n")
 
 

@@ -136,6 +136,11 @@ def time_steps(step: Callable[[], None], count: int, synchronize: Callable[[], N
     return (time.perf_counter() - start) / count
 
 
+def file_name_part(device_name: str) -> str:
+    """A device's name with nothing in it but small letters, digits and hyphens."""
+    return re.sub(r"\W+", "-", device_name).strip("-").lower()
+
+
 def as_markdown(measurements: list[Measurement], device_name: str, command: str) -> str:
     versions = provenance()
     lines = [
@@ -181,8 +186,7 @@ def main() -> None:
     if arguments.write:
         command = f"python -m benchmarks.step --precision {' '.join(arguments.precision)}"
         arguments.write.mkdir(parents=True, exist_ok=True)
-        name = re.sub(r"\W+", "-", device_name).strip("-").lower()
-        path = arguments.write / f"step-{name}.md"
+        path = arguments.write / f"step-{file_name_part(device_name)}.md"
         path.write_text(as_markdown(measurements, device_name, command))
         say(f"Written to {path}")
 

@@ -96,7 +96,7 @@ def begin(config: TrainConfig, folder: Path) -> Run:
 def repair_records(this: Run) -> None:
     """Bring the files of a resumed run to where its checkpoint is.
 
-    It may have been killed right after that was written, or have ended and be given more epochs.
+    It may have been killed right after that was written, or had ended and is given more epochs.
     """
     for ended in (SUMMARY, PREDICTIONS):
         (this.folder / ended).unlink(missing_ok=True)
