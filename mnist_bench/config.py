@@ -143,6 +143,7 @@ class RMSpropConfig(OptimizerConfig):
     alpha: float = fraction()
     eps: float = not_negative()
     momentum: float = fraction()
+    eps_inside_sqrt: bool = False  # saved runs of before this key go on
 
 
 @dataclass
@@ -274,6 +275,7 @@ class TrainConfig:
     seed: int = allowed(lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295")
     loss: Loss = MISSING
     resume: str | None = None
+    imported_from: str | None = None
 
 
 SCHEMAS: dict[str, dict[str, type]] = {

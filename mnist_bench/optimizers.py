@@ -1,11 +1,11 @@
-"""PyTorch's optimizers as configured, and the one Keras form that PyTorch lacks."""
+"""PyTorch's optimizers as configured, and the two Keras forms that PyTorch lacks."""
 
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mnist_bench.config import (
     AdadeltaConfig,
@@ -40,6 +40,67 @@ class KerasAdam(torch.optim.Adam):
         return super().step(closure)
 
 
+class Keras3RMSprop(torch.optim.Optimizer):
+    """RMSprop as Keras 3 computes it: divided by √(v + eps), where PyTorch divides by √v + eps.
+
+    The two part where √v is below √eps: the steps of this form are shorter there, in the limit
+    √eps times as long.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        weight_decay: float,
+    ):
+        settings = {
+            "lr": lr,
+            "alpha": alpha,
+            "eps": eps,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, settings)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
+                self._step(group, weights, [weight.grad for weight in weights])
+        return loss
+
+    def _step(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]) -> None:
+        if group["weight_decay"] > 0:
+            gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
+        alpha, squares = group["alpha"], self._buffers("square_avg", weights)
+        torch._foreach_mul_(squares, alpha)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - alpha)
+        divisors = torch._foreach_add(squares, group["eps"])
+        torch._foreach_sqrt_(divisors)
+        if group["momentum"] > 0:
+            momenta = self._buffers("momentum_buffer", weights)
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_addcdiv_(momenta, gradients, divisors)
+            torch._foreach_add_(weights, momenta, alpha=-group["lr"])
+        else:
+            torch._foreach_addcdiv_(weights, gradients, divisors, value=-group["lr"])
+
+    def _buffers(self, name: str, weights: list[Tensor]) -> list[Tensor]:
+        """One tensor of the optimizer's state for each weight, zeros at first."""
+        for weight in weights:
+            if name not in self.state[weight]:
+                self.state[weight][name] = torch.zeros_like(weight)
+        return [self.state[weight][name] for weight in weights]
+
+
 def build_optimizer(
     config: OptimizerConfig, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
@@ -55,10 +116,9 @@ def build_optimizer(
             return torch.optim.SGD(
                 parameters, momentum=momentum, nesterov=nesterov, fused=True, **shared
             )
-        case RMSpropConfig(alpha=alpha, eps=eps, momentum=momentum):
-            return torch.optim.RMSprop(
-                parameters, alpha=alpha, eps=eps, momentum=momentum, **shared
-            )
+        case RMSpropConfig(alpha=alpha, eps=eps, momentum=momentum, eps_inside_sqrt=inside):
+            rmsprop = Keras3RMSprop if inside else torch.optim.RMSprop
+            return rmsprop(parameters, alpha=alpha, eps=eps, momentum=momentum, **shared)
         case AdadeltaConfig(rho=rho, eps=eps):
             return torch.optim.Adadelta(parameters, rho=rho, eps=eps, **shared)
     raise AssertionError(f"no optimizer for {config}")
