@@ -3,6 +3,7 @@
 Loadable with `torch.load(path, weights_only=True)`: tensors, numbers, text, lists and dicts only.
 """
 
+import json
 import os
 import re
 import shlex
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mnist_bench.errors import DataError
+from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.loop import Position
 from mnist_bench.step import Learner
 
@@ -47,6 +48,24 @@ def epochs_begun(path: Path) -> int:
     """How many epochs the training in a checkpoint has completed or begun."""
     position = read_checkpoint(path, mmap=True)["position"]
     return len(position["history"]) + int(position["step"] > 0)
+
+
+def read_tested_weights(folder: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """The weights that a run was tested with, and their epoch; the last ones if it was not (yet).
+
+    Raises:
+        ConfigError: the folder has no checkpoints.
+    """
+    if not (folder / LAST).is_file():
+        raise ConfigError(f"{folder} is not the folder of a run: it has no {LAST}.")
+    last = read_checkpoint(folder / LAST)
+    summary = folder / "summary.json"
+    tested = json.loads(summary.read_text())["tested_epoch"] if summary.is_file() else None
+    if tested is not None and tested != len(last["position"]["history"]):
+        best = read_checkpoint(folder / BEST)
+        assert best["epoch"] == tested
+        return best["network"], tested
+    return last["network"], len(last["position"]["history"])
 
 
 def resume_command(folder: Path) -> str:

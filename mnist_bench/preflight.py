@@ -31,6 +31,8 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
+            if config.imported_from is not None:
+                raise ConfigError("imported_from= is set by mnist-bench import-keras: use that.")
             if config.resume is None:
                 _try(_without_hydra(config))
                 _claim_run_folder(config)

@@ -142,7 +142,7 @@ def fit(this: Run) -> None:
         closing(Board(this.folder / "tensorboard", position.history)) as board,
         this.screen.bar(trainer.epochs, steps) as bar,
     ):
-        if not position.history:
+        if config.resume is None:
             yaml = OmegaConf.to_yaml(OmegaConf.structured(config))
             board.show_start(yaml, as_text(table), this.splits.train)
         for record in train(this.learner, this.splits, position, settings, stop, bar.show):
@@ -187,13 +187,19 @@ def finish(this: Run) -> dict[str, Any]:
         weights = read_checkpoint(this.folder / BEST)
         assert weights["epoch"] == record.epoch
         this.learner.network.load_state_dict(weights["network"])
+    summary = record_test(this, "completed", record)
+    this.screen.table(closing_table(closing_rows(this, record, summary)))
+    return summary
+
+
+def record_test(this: Run, status: str, record: EpochRecord | None) -> dict[str, Any]:
+    """Test the network as it is, with the weights of an epoch or of none, and write it down."""
     averages, logits = this.learner.evaluate(this.splits.test)
     figures = test_figures(averages, logits, this.splits.test.labels)
     write_predictions(this.folder, logits, this.splits.test.labels)
-    summary = summarise_run(this, "completed", record, figures)
+    summary = summarise_run(this, status, record, figures)
     show_in_tensorboard(this, record, summary, logits)
     write_summary(this.folder, summary)
-    this.screen.table(closing_table(closing_rows(this, record, summary)))
     return summary
 
 
@@ -225,6 +231,7 @@ def summarise_run(
         "experiment": hydra.runtime.choices.get("experiment"),
         "dataset": config.data.name,
         "seed": config.seed,
+        "imported_from": config.imported_from,
         "parameters": count_parameters(this.learner.network),
         "epochs": len(history),
         "best_epoch": best_record(history).epoch if history else None,
@@ -246,21 +253,18 @@ def summarise_run(
 
 
 def show_in_tensorboard(
-    this: Run, record: EpochRecord, summary: dict[str, Any], logits: torch.Tensor
+    this: Run, record: EpochRecord | None, summary: dict[str, Any], logits: torch.Tensor
 ) -> None:
     wrong = (logits.argmax(1) != this.splits.test.labels.cpu()).nonzero().flatten()
     with closing(Board(this.folder / "tensorboard")) as board:
-        board.show_end(this.config, record.epoch, summary, this.splits.test, wrong)
+        epoch = record.epoch if record else 0
+        board.show_end(this.config, epoch, summary, this.splits.test, wrong)
 
 
 def closing_rows(
     this: Run, record: EpochRecord, summary: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
-    yield (
-        "test accuracy",
-        f"{summary['test_accuracy']:.2%}, {summary['test_errors']} errors in "
-        f"{summary['test_images']:,} images; loss {summary['test_loss']:.4f}",
-    )
+    yield "test accuracy", describe_test(summary)
     if "test_binary_accuracy" in summary:
         yield "binary", f"{summary['test_binary_accuracy']:.2%} of the outputs (not an accuracy)"
     if record.epoch == summary["best_epoch"] and not tests_last_weights(this.config):
@@ -275,6 +279,13 @@ def closing_rows(
     rate = summary["images_per_second"]
     yield "training", f"{format_seconds(summary['train_seconds'])} (m:s), {rate:,.0f} images/s"
     yield "folder", os.path.relpath(this.folder)
+
+
+def describe_test(summary: dict[str, Any]) -> str:
+    return (
+        f"{summary['test_accuracy']:.2%}, {summary['test_errors']} errors in "
+        f"{summary['test_images']:,} images; loss {summary['test_loss']:.4f}"
+    )
 
 
 # --- However it ends --------------------------------------------------------------------------

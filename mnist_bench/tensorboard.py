@@ -78,8 +78,9 @@ class Board:
         metrics = {
             "accuracy/test": figures["test_accuracy"],
             "loss/test": figures["test_loss"],
-            "accuracy/val": figures["val_accuracy"],
         }
+        if figures["val_accuracy"] is not None:
+            metrics["accuracy/val"] = figures["val_accuracy"]
         for tag in ("accuracy/test", "loss/test"):
             self.writer.add_scalar(tag, metrics[tag], epoch)
         if len(wrong):

@@ -8,6 +8,8 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
+os.environ.setdefault("KERAS_BACKEND", "jax")  # read when Keras is first imported
+
 from mnist_bench.config import TrainConfig, register_schemas, to_config
 from mnist_bench.data.datasets import find_dataset
 from mnist_bench.data.fetch import ensure_files

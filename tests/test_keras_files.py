@@ -1,0 +1,502 @@
+"""Networks that Keras saved are read, and those that are written here Keras loads.
+
+The other way round is the reference: Keras itself saves, loads and predicts.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import keras
+import keras_reference
+import numpy as np
+import pytest
+import torch
+from train_command import environment
+
+from mnist_bench.config import TrainConfig
+from mnist_bench.data.datasets import find_dataset
+from mnist_bench.data.images import Images, load_images
+from mnist_bench.errors import BenchError, ConfigError, DataError
+from mnist_bench.keras.layers import fill_from_keras, to_keras
+from mnist_bench.keras.model_config import check_same_layers
+from mnist_bench.keras.reading import read_keras_file
+from mnist_bench.keras.runs import export_run, import_run
+from mnist_bench.keras.writing import write_keras_file
+from mnist_bench.models import ConvNet
+
+Compose = Callable[..., TrainConfig]
+MNIST_BENCH = Path(sys.executable).with_name("mnist-bench")
+SUFFIXES = (".keras", ".h5", ".weights.h5")
+
+
+@pytest.fixture(scope="session")
+def images(mnist_root: Path) -> Images:
+    return load_images(find_dataset("mnist", None), mnist_root)
+
+
+def pixels(images: Images, count: int) -> np.ndarray:
+    """The first test images as Keras takes them: float32 (N, 28, 28, 1), from 0 to 1."""
+    return (images.test_images[:count, ..., None] / 255).numpy()
+
+
+def save(model: keras.Model, path: Path) -> Path:
+    if path.name.endswith(".weights.h5"):
+        model.save_weights(path)
+    else:
+        model.save(path)
+    return path
+
+
+def read_into(network: ConvNet, path: Path) -> ConvNet:
+    """What import-keras does to a network."""
+    content = read_keras_file(path)
+    if content.described is not None:
+        check_same_layers(content.described, to_keras(network), path.name)
+    fill_from_keras(network, content.weighted, path.name)
+    return network
+
+
+@torch.inference_mode()
+def probabilities(network: ConvNet, inputs: np.ndarray) -> np.ndarray:
+    pixels_N1HW = torch.from_numpy(inputs).permute(0, 3, 1, 2)
+    return network.eval()(pixels_N1HW).softmax(1).numpy()
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one cnn5x5_single of Keras in every format."""
+    folder = tmp_path_factory.mktemp("saved")
+    model = keras_reference.trained_reference("cnn5x5_single", seed=3)
+    for suffix in SUFFIXES:
+        save(model, folder / f"single{suffix}")
+    return folder
+
+
+# --- Reading ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(keras_reference.NETWORKS))
+def test_a_network_goes_to_keras_and_back(
+    compose: Compose, images: Images, tmp_path: Path, name: str
+) -> None:
+    config = compose(f"model={name}").model
+    model = keras_reference.trained_reference(name, seed=1)
+    inputs = pixels(images, 3)
+    expected = model.predict(inputs, verbose=0)
+
+    network = read_into(ConvNet(config), save(model, tmp_path / "theirs.keras"))
+    np.testing.assert_allclose(probabilities(network, inputs), expected, atol=1e-5)
+
+    write_keras_file(tmp_path / "ours.keras", to_keras(network), name)
+    loaded = keras.saving.load_model(tmp_path / "ours.keras")
+    np.testing.assert_allclose(loaded.predict(inputs, verbose=0), expected, atol=1e-5)
+    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    write_keras_file(tmp_path / "ours.weights.h5", to_keras(network), name)
+    fresh = keras_reference.fresh_reference(name, seed=2)
+    fresh.load_weights(tmp_path / "ours.weights.h5")
+    for ours, theirs in zip(fresh.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", ["cnn5x5", "wide5x7_bn"])
+def test_every_format_gives_the_same_weights(
+    compose: Compose, tmp_path: Path, name: str, suffix: str
+) -> None:
+    model = keras_reference.trained_reference(name, seed=1)
+    network = ConvNet(compose(f"model={name}").model)
+    read_into(network, save(model, tmp_path / f"model{suffix}"))
+    ours = [variable for layer in to_keras(network) for variable in layer.variables]
+    for our, their in zip(ours, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(our, their)
+
+
+def write_as_keras_2(path: Path, model: keras.Model, functional: bool) -> None:
+    """What Keras 2.1 to 2.2.4 left of notebook 003's `model.save`: bytes, lists, numbered names."""
+    layers = []
+    with h5py.File(path, "w") as file:
+        group = file.create_group("model_weights")
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Softmax):
+                continue
+            kind = type(layer).__name__
+            config = {k: v for k, v in layer.get_config().items() if k not in ("dtype", "groups")}
+            if not layers:
+                config["batch_input_shape"] = [None, 28, 28, 1]
+            if layer is model.layers[-2]:
+                config["activation"] = "softmax"
+            config["kernel_initializer"] = {"class_name": "VarianceScaling", "config": {}}
+            layers.append({"class_name": kind, "config": config})
+            stored = group.create_group(layer.name)
+            names = [f"{layer.name}/{v.name}:0".encode() for v in layer.weights]
+            stored.attrs["weight_names"] = np.array(names, dtype="S") if names else []
+            for name, variable in zip(names, layer.weights, strict=True):
+                stored[name.decode()] = np.asarray(variable)
+        group.attrs["layer_names"] = [layer["config"]["name"].encode() for layer in layers]
+        group.attrs["backend"] = b"tensorflow"
+        if functional:
+            names = [layer["config"]["name"] for layer in layers]
+            for layer, before in zip(layers, [None, *names[:-1]], strict=True):
+                layer["inbound_nodes"] = [[[before, 0, 0, {}]]] if before else []
+            model_config = {"class_name": "Model", "config": {"layers": layers}}
+        else:
+            model_config = {"class_name": "Sequential", "config": layers}
+        file.attrs["model_config"] = json.dumps(model_config).encode()
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_file_of_keras_2_is_read(compose: Compose, tmp_path: Path, functional: bool) -> None:
+    model = keras_reference.trained_reference("cnn5x5", seed=1)
+    write_as_keras_2(tmp_path / "keras_cnn.h5", model, functional)
+    network = read_into(ConvNet(compose("model=cnn5x5").model), tmp_path / "keras_cnn.h5")
+    ours = [variable for layer in to_keras(network) for variable in layer.variables]
+    for our, their in zip(ours, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(our, their)
+
+
+def test_legacy_weights_without_a_configuration_are_read(
+    compose: Compose, saved: Path, tmp_path: Path
+) -> None:
+    with h5py.File(saved / "single.h5") as whole, h5py.File(tmp_path / "w.h5", "w") as file:
+        for name in whole["model_weights"]:
+            whole.copy(f"model_weights/{name}", file)
+        file.attrs["layer_names"] = whole["model_weights"].attrs["layer_names"]
+    config = compose("model=cnn5x5_single").model
+    read = read_into(ConvNet(config), tmp_path / "w.h5").state_dict()
+    expected = read_into(ConvNet(config), saved / "single.keras").state_dict()
+    assert all(torch.equal(read[key], expected[key]) for key in expected)
+
+
+def test_a_functional_model_that_is_a_chain_is_read(compose: Compose, tmp_path: Path) -> None:
+    model = keras_reference.trained_reference("cnn5x5_single", seed=1)
+    tensor = first = keras.Input((28, 28, 1))
+    for layer in model.layers:
+        tensor = layer(tensor)
+    chain = keras.Model(first, tensor)
+    network = ConvNet(compose("model=cnn5x5_single").model)
+    for suffix in (".keras", ".h5"):
+        read_into(network, save(chain, tmp_path / f"chain{suffix}"))
+
+
+# --- Refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("model", "difference"),
+    [
+        ("model=cnn3x3", "conv1|layer 1"),
+        ("model=cnn5x5", "no Conv2D for conv2|layer 2"),
+        ("model=wide5x7_bn", "conv1|layer 1"),
+        ("model=cnn5x5_single model.dense=[64]", "dense1|layer 4"),
+        (
+            "model=cnn5x5_single model.dense=[128,128] model.dropout=[0.25,0.5,0.5]",
+            "dense2|layer 6",
+        ),
+        ("model=cnn5x5_single model.batch_norm=true", "BatchNormalization for batch_norm1|layer 5"),
+    ],
+)
+def test_another_network_is_refused_with_the_first_difference(
+    compose: Compose, saved: Path, suffix: str, model: str, difference: str
+) -> None:
+    network = ConvNet(compose(*model.split()).model)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(DataError, match=difference):
+        read_into(network, saved / f"single{suffix}")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+CONV = {"filters": 32, "kernel_size": 5, "activation": "relu"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "complaint"),
+    [
+        ([keras.layers.Conv2D(**CONV, strides=2)], r"strides=\[2, 2\]"),
+        ([keras.layers.Conv2D(**CONV, dilation_rate=2)], r"dilation_rate=\[2, 2\]"),
+        ([keras.layers.Conv2D(**CONV, use_bias=False)], "use_bias=False"),
+        ([keras.layers.Conv2D(32, 5, activation="tanh")], "activation tanh"),
+        ([keras.layers.Conv2D(32, 5)], "activation=linear"),
+        ([keras.layers.Conv2D(**CONV, padding="same")], "padding=same"),
+        ([keras.layers.Conv2D(**CONV), keras.layers.MaxPooling2D(3)], "MaxPooling2D: 3|strides"),
+        ([keras.layers.Conv2D(**CONV), keras.layers.AveragePooling2D(2)], "AveragePooling2D"),
+        ([keras.layers.Conv2D(**CONV), keras.layers.ReLU(max_value=6)], "max_value=6"),
+        ([keras.layers.Conv2D(**CONV), keras.layers.Lambda(lambda x: x)], "Lambda"),
+        ([keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(**CONV)], "Rescaling"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_layers_that_compute_something_else_are_refused(
+    compose: Compose, tmp_path: Path, layers: list[keras.Layer], complaint: str, suffix: str
+) -> None:
+    model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
+    with pytest.raises(DataError, match=complaint):
+        read_into(
+            ConvNet(compose("model=cnn5x5_single").model), save(model, tmp_path / f"m{suffix}")
+        )
+
+
+def test_other_batch_norm_settings_are_refused(compose: Compose, tmp_path: Path) -> None:
+    model = keras_reference.trained_reference("wide3x5_bn", seed=1)
+    next(x for x in model.layers if x.name.startswith("batch_norm")).epsilon = 1e-5
+    with pytest.raises(DataError, match=r"epsilon=1e-05.*epsilon=0\.001"):
+        read_into(ConvNet(compose("model=wide3x5_bn").model), save(model, tmp_path / "m.keras"))
+
+
+class Evil(keras.layers.Layer):
+    """A layer of the user's own, with a variable."""
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.scale = self.add_weight(shape=(1,))
+
+    def call(self, x: object) -> object:
+        return x
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_custom_layers_are_refused(compose: Compose, tmp_path: Path, suffix: str) -> None:
+    model = keras.Sequential([keras.Input((28, 28, 1)), Evil(), keras.layers.Conv2D(**CONV)])
+    with pytest.raises(DataError, match=r"(?i)evil"):
+        read_into(
+            ConvNet(compose("model=cnn5x5_single").model), save(model, tmp_path / f"m{suffix}")
+        )
+
+
+def test_a_branching_model_is_refused(compose: Compose, tmp_path: Path) -> None:
+    first = keras.Input((28, 28, 1))
+    conv = keras.layers.Conv2D(**CONV)(first)
+    both = keras.layers.Flatten()(conv)
+    skipped = keras.layers.Dense(10)(keras.layers.Dropout(0.5)(both))
+    model = keras.Model(first, [skipped, keras.layers.Dense(10)(both)])
+    with pytest.raises(DataError, match="branches at its layer"):
+        read_keras_file(save(model, tmp_path / "m.keras"))
+
+
+def point_outside(group: h5py.Group, outside: Path) -> None:
+    del group["0"]
+    group["0"] = h5py.ExternalLink(str(outside), "secret")
+
+
+def store_outside(group: h5py.Group, outside: Path) -> None:
+    del group["0"]
+    group.create_dataset("0", (5, 5, 1, 32), "f4", external=[(str(outside), 0, 3200)])
+
+
+def claim_a_terabyte(group: h5py.Group, outside: Path) -> None:
+    del group["0"]
+    group.create_dataset("0", (2**38,), "f4", chunks=(1024,))
+
+
+def hold_text(group: h5py.Group, outside: Path) -> None:
+    del group["0"]
+    group["0"] = "weights"
+
+
+def name_it_otherwise(group: h5py.Group, outside: Path) -> None:
+    group["kernel"] = group.pop("0")
+
+
+@pytest.mark.parametrize(
+    "tamper", [point_outside, store_outside, claim_a_terabyte, hold_text, name_it_otherwise]
+)
+def test_nothing_outside_the_file_is_read(
+    saved: Path, tmp_path: Path, tamper: Callable[[h5py.Group, Path], None]
+) -> None:
+    with h5py.File(tmp_path / "outside.h5", "w") as file:
+        file["secret"] = np.zeros((5, 5, 1, 32), "f4")
+    path = tmp_path / "m.weights.h5"
+    path.write_bytes((saved / "single.weights.h5").read_bytes())
+    with h5py.File(path, "a") as file:
+        tamper(file["layers/conv2d/vars"], tmp_path / "outside.h5")
+    with pytest.raises(DataError):
+        read_keras_file(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95])
+def test_a_truncated_file_is_refused(
+    saved: Path, tmp_path: Path, suffix: str, share: float
+) -> None:
+    whole = (saved / f"single{suffix}").read_bytes()
+    path = tmp_path / f"part{suffix}"
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(DataError, match="part"):
+        read_keras_file(path)
+
+
+def test_an_archive_without_weights_is_refused(saved: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+    with pytest.raises(DataError, match=r"no model\.weights\.h5"):
+        read_keras_file(tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("config", ["", "[]", "{}", '{"class_name": "Sequential"}', '{"a": NaN'])
+def test_a_damaged_configuration_is_refused(saved: Path, tmp_path: Path, config: str) -> None:
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        archive.writestr("config.json", config)
+        archive.write(saved / "single.weights.h5", "model.weights.h5")
+    with pytest.raises(DataError, match="configuration"):
+        read_keras_file(tmp_path / "m.keras")
+
+
+# --- The command ------------------------------------------------------------------------------
+
+
+def run_mnist_bench(
+    *arguments: str | Path, cwd: Path, data_root: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(MNIST_BENCH), *map(str, arguments)],
+        cwd=cwd,
+        env=environment(data_root),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_notebook_003_is_imported_with_as_many_errors_as_in_keras(
+    images: Images, mnist_root: Path, tmp_path: Path
+) -> None:
+    """The network of the notebook's code cells, trained a little and saved as it was saved."""
+    model = keras.Sequential(keras_reference.cnn5x5()[:-1])
+    model.add(keras.layers.Dense(10, activation="softmax"))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    train = (images.train_images[5000:6000, ..., None] / 255).numpy()
+    model.fit(train, images.train_labels[5000:6000].numpy(), batch_size=100, verbose=0)
+    model.save(tmp_path / "keras_cnn.h5")
+    expected = model.predict(pixels(images, 10_000), batch_size=500, verbose=0)
+    labels = images.test_labels.numpy()
+
+    done = run_mnist_bench(
+        *("import-keras", "keras_cnn.h5", "--model", "cnn5x5", "--out", "run"),
+        cwd=tmp_path,
+        data_root=mnist_root,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["status"] == "imported"
+    assert summary["imported_from"].startswith("keras_cnn.h5, sha256 ")
+    assert summary["test_errors"] == (expected.argmax(1) != labels).sum()
+    assert 0 < summary["test_errors"] < 5000
+    saved = np.load(tmp_path / "run/predictions.npz")
+    ours = torch.from_numpy(saved["logits"]).softmax(1).numpy()
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    np.testing.assert_array_equal(saved["labels"], labels)
+
+
+def test_an_imported_run_trains_on_and_is_exported(
+    saved: Path, mnist_root: Path, tmp_path: Path
+) -> None:
+    overrides = ("trainer.epochs=1", "data.limit=500", "optimizer=sgd", "optimizer.lr=1e-6")
+    done = run_mnist_bench(
+        *("import-keras", saved / "single.h5", "--model", "cnn5x5_single", "--out", "run"),
+        *overrides,
+        cwd=tmp_path,
+        data_root=mnist_root,
+    )
+    assert done.returncode == 0, done.stderr
+    train = Path(__file__).parents[1] / "train.py"
+    subprocess.run(
+        [sys.executable, str(train), "resume=run"],
+        cwd=tmp_path,
+        env=environment(mnist_root),
+        check=True,
+        timeout=300,
+    )
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["status"], summary["epochs"]) == ("completed", 1)
+    assert summary["imported_from"].startswith("single.h5, ")
+
+    export_run(tmp_path / "run", tmp_path / "trained.keras")
+    trained = keras.saving.load_model(tmp_path / "trained.keras").get_weights()
+    start = keras.saving.load_model(saved / "single.keras").get_weights()
+    moved = max(np.abs(a - b).max() for a, b in zip(trained, start, strict=True))
+    assert 0 < moved < 1e-3, "trained on, with tiny steps, from the weights of the file"
+
+
+def test_the_weights_that_were_tested_are_exported(
+    compose: Compose, images: Images, mnist_root: Path, tmp_path: Path
+) -> None:
+    """A run whose best epoch is not its last: predictions.npz was made with the best."""
+    train = Path(__file__).parents[1] / "train.py"
+    subprocess.run(
+        [
+            *(sys.executable, str(train), "model=cnn5x5_single", "data.limit=200"),
+            *("trainer.epochs=2", "optimizer=sgd", "optimizer.lr=0.5", "scheduler=constant"),
+            *("trainer.precision=fp32", "hydra.run.dir=run"),
+        ],
+        cwd=tmp_path,
+        env=environment(mnist_root),
+        check=True,
+        timeout=300,
+    )
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["tested_epoch"] < summary["epochs"], "this test needs another recipe"
+    export_run(tmp_path / "run", tmp_path / "run.keras")
+    model = keras.saving.load_model(tmp_path / "run.keras")
+    logits = np.load(tmp_path / "run/predictions.npz")["logits"]
+    expected = torch.from_numpy(logits).softmax(1).numpy()
+    np.testing.assert_allclose(model.predict(pixels(images, 200), verbose=0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "overrides", "sentence"),
+    [
+        ("nothing.h5", "run", [], r"nothing\.h5 is not there: give a .*"),
+        ("single.h5", ".", [], "is there already: choose another folder"),
+        ("single.h5", "single.h5", [], "is there already: choose another folder"),
+        ("single.h5", "run", ["model.kernel_size=3"], "differs from this network at layer 1"),
+        ("single.h5", "run", ["trainer.epoch=3"], r"did you mean trainer\.epochs"),
+        ("single.h5", "run", ["resume=run"], "resume= goes on with a run"),
+    ],
+)
+def test_what_cannot_be_imported_is_refused(
+    saved: Path,
+    mnist_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    folder: str,
+    overrides: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.setenv("MNIST_BENCH_DATA", str(mnist_root))
+    before = sorted(saved.rglob("*"))
+    with pytest.raises(BenchError, match=sentence):
+        import_run(saved / file, saved / folder, ["model=cnn5x5_single", *overrides])
+    assert sorted(saved.rglob("*")) == before
+
+
+def test_a_refusal_is_one_sentence_on_stderr(mnist_root: Path, tmp_path: Path) -> None:
+    done = run_mnist_bench(
+        *("import-keras", "nothing.h5", "--model", "cnn5x5", "--out", "run"),
+        cwd=tmp_path,
+        data_root=mnist_root,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"nothing\.h5 is not there: [^\n]*\.\n", done.stderr)
+
+
+@pytest.mark.parametrize("name", ["weights.h5.txt", "model.h5", "single.weights.h5"])
+def test_what_cannot_be_written_is_refused(
+    compose: Compose, saved: Path, tmp_path: Path, name: str
+) -> None:
+    network = ConvNet(compose("model=cnn5x5_single").model)
+    (tmp_path / "single.weights.h5").write_text("something of value")
+    with pytest.raises(ConfigError, match=r"must end in|is there already"):
+        write_keras_file(tmp_path / name, to_keras(network), "network")
+    assert (tmp_path / "single.weights.h5").read_text() == "something of value"
+
+
+def test_a_folder_that_is_no_run_cannot_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"is not the folder of a run"):
+        export_run(tmp_path, tmp_path / "x.keras")
