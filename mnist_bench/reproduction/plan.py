@@ -1,0 +1,145 @@
+"""Which runs a reproduction consists of, where each has its folder, and how far it is there."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mnist_bench.checkpoint import LAST
+from mnist_bench.compose import compose
+from mnist_bench.errors import ConfigError, DataError
+from mnist_bench.records import SUMMARY
+from mnist_bench.reproduction.published import EXPERIMENTS, PUBLISHED
+
+FOLDER_NAME = re.compile(r"seed=(0|[1-9]\d*)(?:--precision=(bf16))?")
+PRECISIONS = ("fp32", "bf16")
+
+# Where a run computes and what it does beside, not what it computes.
+NOT_OF_THE_RECIPE = {
+    *("resume", "data.root"),
+    *("trainer.gpus", "trainer.refresh_seconds", "trainer.save_every"),
+}
+
+Recipe = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    experiment: str
+    seed: int
+    precision: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiment}/{self.folder.name}"
+
+
+class State(Enum):
+    absent = auto()
+    leftover = auto()  # a folder with nothing that could be resumed
+    resumable = auto()
+    completed = auto()
+
+
+def plan(names: Sequence[str], seeds: int, runs: Path, precision: str) -> list[PlannedRun]:
+    """Seed 0 of all, then seed 1 of all ...; without names, of everything that was published.
+
+    Raises:
+        ConfigError: an experiment, a precision or a number of seeds that there is not.
+    """
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise ConfigError(
+                f"{name} is not an experiment: choose among {', '.join(EXPERIMENTS)}."
+            )
+    if seeds < 1:
+        raise ConfigError(f"{seeds} seeds make no reproduction: give a whole number of at least 1.")
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"{precision} is not a precision of a reproduction: choose {' or '.join(PRECISIONS)}."
+        )
+    suffix = "" if precision == "fp32" else f"--precision={precision}"
+    return [
+        PlannedRun(name, seed, precision, runs / name / f"seed={seed}{suffix}")
+        for seed in range(seeds)
+        for name in dict.fromkeys(names or PUBLISHED)
+    ]
+
+
+def find_runs(runs: Path) -> Iterator[PlannedRun]:
+    """Every folder that a plan could have named, whatever is in it."""
+    for experiment in EXPERIMENTS:
+        for folder in sorted((runs / experiment).glob("seed=*")):
+            if match := FOLDER_NAME.fullmatch(folder.name):
+                yield PlannedRun(experiment, int(match[1]), match[2] or "fp32", folder)
+
+
+def state_of(folder: Path) -> State:
+    if read_summary(folder).get("status") == "completed":
+        return State.completed
+    if (folder / LAST).is_file():
+        return State.resumable
+    return State.leftover if folder.exists() else State.absent
+
+
+def read_summary(folder: Path) -> Recipe:
+    """What summary.json holds; nothing if the run has not ended.
+
+    Raises:
+        DataError: the file is not JSON.
+    """
+    path = folder / SUMMARY
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): move {folder} away.") from error
+    assert isinstance(content, dict)
+    return content
+
+
+def recipe(experiment: str, overrides: Sequence[str]) -> Recipe:
+    """Every setting of an experiment by its key; `overrides` are the tests', who need it small."""
+    config, _ = compose([f"experiment={experiment}", *overrides])
+    settings = _flatten(OmegaConf.to_container(config, enum_to_str=True))
+    return {key: value for key, value in settings.items() if key not in NOT_OF_THE_RECIPE}
+
+
+def departure(run: PlannedRun, published: Recipe) -> str | None:
+    """In what a run's folder is not a run of the published recipe, if in anything.
+
+    Seed and precision have to be those that the folder's name says.
+    """
+    path = run.folder / ".hydra" / "config.yaml"
+    if not path.is_file():
+        return f"has no {path.relative_to(run.folder)}"
+    settings = _flatten(OmegaConf.to_container(OmegaConf.load(path)))
+    expected = {**published, "seed": run.seed, "trainer.precision": run.precision}
+    for key, value in expected.items():
+        # A setting that came after the run was made cannot have been another.
+        if key in settings and settings[key] != value:
+            return f"has {key}={settings[key]}, and the recipe {key}={value}"
+    summary = read_summary(run.folder)
+    if summary.get("status") != "completed":
+        return None
+    for key, value in {"precision": run.precision, "epochs": expected["trainer.epochs"]}.items():
+        if summary[key] != value:
+            return f"completed with {key} {summary[key]} instead of {value}"
+    return None
+
+
+def _flatten(tree: Any, prefix: str = "") -> Recipe:
+    if not isinstance(tree, dict):
+        return {prefix.rstrip("."): tree}
+    return {
+        key: value
+        for name, branch in tree.items()
+        for key, value in _flatten(branch, f"{prefix}{name}.").items()
+    }
