@@ -62,8 +62,20 @@ RECIPES: dict[str, tuple[tuple[type, dict[str, Any]], tuple[Any, ...]]] = {
 }
 
 
+WITHOUT_DROPOUT = ("cnn3x3", "cnn5x5", "cnn5x5_single")
+
+
 def test_every_published_recipe_has_an_experiment() -> None:
-    assert options("experiment") == sorted(RECIPES)
+    variants = [f"{name}_no_dropout" for name in WITHOUT_DROPOUT]
+    assert options("experiment") == sorted([*RECIPES, *variants])
+
+
+@pytest.mark.parametrize("name", WITHOUT_DROPOUT)
+def test_a_variant_without_dropout_differs_in_nothing_else(compose: Compose, name: str) -> None:
+    variant, recipe = compose(f"experiment={name}_no_dropout"), compose(f"experiment={name}")
+    assert variant.model.dropout == 0
+    variant.model.dropout = recipe.model.dropout
+    assert variant == recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
