@@ -119,14 +119,13 @@ def _layers(network: ConvNet) -> Iterator[KerasLayer]:
     modules = [*network.features, *network.classifier]
     channels = _channels(network)
     for module, following in zip(modules, [*modules[1:], None], strict=True):
-        activation = "relu" if isinstance(following, nn.ReLU) else "linear"
         match module:
             case nn.Conv2d(out_channels=filters, kernel_size=size, padding=padding):
                 settings = {
                     "filters": filters,
                     "kernel_size": list(size),
                     "padding": padding,
-                    "activation": activation,
+                    "activation": "relu",
                 }
                 yield KerasLayer("Conv2D", settings, _to_keras(module))
             case nn.MaxPool2d():
@@ -140,7 +139,7 @@ def _layers(network: ConvNet) -> Iterator[KerasLayer]:
                 channels = 1
                 settings = {
                     "units": units,
-                    "activation": "softmax" if following is None else activation,
+                    "activation": "softmax" if following is None else "relu",
                 }
                 yield KerasLayer("Dense", settings, variables)
             case nn.BatchNorm1d(eps=epsilon):

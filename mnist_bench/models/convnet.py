@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mnist_bench.config import ModelConfig, Padding
 from mnist_bench.errors import ConfigError
+from mnist_bench.models.dropout import Dropout
 from mnist_bench.models.initializers import initialise
 
 IMAGE_SIZE = 28
@@ -76,7 +77,6 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
         layers[f"conv{i}"] = nn.Conv2d(
             in_channels, out_channels, kernel_size, padding=config.padding.value
         )
-        layers[f"relu{i}"] = nn.ReLU(inplace=True)
         if i in config.pool_after:
             if size < POOL_SIZE:
                 raise ConfigError(
@@ -86,6 +86,8 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
                 )
             layers[f"pool{i}"] = nn.MaxPool2d(POOL_SIZE)
             size //= POOL_SIZE
+        # Behind the pooling, as the two commute and a quarter is left to do.
+        layers[f"relu{i}"] = nn.ReLU(inplace=True)
         in_channels = out_channels
     return nn.Sequential(layers), in_channels * size * size
 
@@ -97,7 +99,7 @@ def _classifier(config: ModelConfig, in_features: int, num_classes: int) -> nn.S
         rates = [0.0, *rates]
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if rates[0] > 0:
-        layers["dropout0"] = nn.Dropout(rates[0])
+        layers["dropout0"] = Dropout(rates[0])
     for i, (units, rate) in enumerate(zip(config.dense, rates[1:], strict=True), start=1):
         layers[f"dense{i}"] = nn.Linear(in_features, units)
         layers[f"relu{i}"] = nn.ReLU(inplace=True)
@@ -106,7 +108,7 @@ def _classifier(config: ModelConfig, in_features: int, num_classes: int) -> nn.S
                 units, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM
             )
         if rate > 0:
-            layers[f"dropout{i}"] = nn.Dropout(rate)
+            layers[f"dropout{i}"] = Dropout(rate)
         in_features = units
     layers["output"] = nn.Linear(in_features, num_classes)
     return nn.Sequential(layers)
