@@ -147,6 +147,11 @@ def trained_reference(name: str, seed: int, dropout: bool = True) -> keras.Seque
     return model
 
 
+def to_logits(model: keras.Sequential) -> keras.Model:
+    """The same network, sharing its layers, up to the input of its softmax."""
+    return keras.Model(model.inputs[0], model.layers[-1].input)
+
+
 # --- From Keras to PyTorch --------------------------------------------------------------------
 
 
@@ -200,8 +205,7 @@ def double_precision() -> Iterator[None]:
     def result_type(*types: Any) -> str:
         return "float64" if "float64" in types else keras_result_type(*types)
 
-    jax.config.update("jax_enable_x64", True)
-    keras.config.set_floatx("float64")
+    _set_keras_precision("float64")
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "float", torch.Tensor.double)
@@ -209,5 +213,10 @@ def double_precision() -> Iterator[None]:
             patch.setattr(backend, "result_type", result_type)
             yield
     finally:
-        keras.config.set_floatx("float32")
-        jax.config.update("jax_enable_x64", False)
+        _set_keras_precision("float32")
+
+
+def _set_keras_precision(dtype: str) -> None:
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)

@@ -1,12 +1,15 @@
-"""Each optimizer against its formula in NumPy float64, or against torch.optim's own class."""
+"""Each optimizer against its formula in NumPy float64, Keras 3, or torch.optim's own class."""
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import torch
+from keras_reference import double_precision
 from torch import nn
 
 from mnist_bench.config import TrainConfig
@@ -60,7 +63,8 @@ def test_every_option_descends_a_parabola(compose: Compose, option: str) -> None
 # --- Keras's forms ----------------------------------------------------------------------------
 
 
-def keras_adam_reference(rows: np.ndarray) -> np.ndarray:
+def adam_formula(rows: np.ndarray) -> np.ndarray:
+    """Of Keras from 2018 to Keras 3."""
     lr, beta1, beta2, eps = 1e-3, 0.9, 0.999, 1e-7
     weight, m, v, path = start().detach().numpy().copy(), 0.0, 0.0, []
     for t, g in enumerate(rows, start=1):
@@ -71,23 +75,109 @@ def keras_adam_reference(rows: np.ndarray) -> np.ndarray:
     return np.stack(path)
 
 
-def test_keras_adam_follows_keras_formula(compose: Compose) -> None:
-    found = trajectory(compose, "optimizer=keras_adam")
-    np.testing.assert_allclose(found, keras_adam_reference(gradients()), rtol=0, atol=1e-12)
+def adadelta_formula(rows: np.ndarray) -> np.ndarray:
+    """Of Keras from 2018 to Keras 3, with the learning rate 1 of 2018."""
+    rho, eps = 0.95, 1e-7
+    weight = start().detach().numpy().copy()
+    squares, steps, path = np.zeros(SIZE), np.zeros(SIZE), []
+    for g in rows:
+        squares = rho * squares + (1 - rho) * g**2
+        step = g * np.sqrt(steps + eps) / np.sqrt(squares + eps)
+        steps = rho * steps + (1 - rho) * step**2
+        weight = weight - step
+        path.append(weight)
+    return np.stack(path)
+
+
+def rmsprop_formula(
+    rows: np.ndarray,
+    lr: float = 1e-3,
+    inside: bool = False,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> np.ndarray:
+    """Divided by √v + eps as in 2018, or with eps `inside` the root as in Keras 3."""
+    rho, eps = 0.9, 1e-7
+    weight, v, velocity, path = start().detach().numpy().copy(), 0.0, 0.0, []
+    for row in rows:
+        g = row + weight_decay * weight
+        v = rho * v + (1 - rho) * g**2
+        velocity = momentum * velocity + g / (np.sqrt(v + eps) if inside else np.sqrt(v) + eps)
+        weight = weight - lr * velocity
+        path.append(weight)
+    return np.stack(path)
+
+
+FORMULAS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "keras_adam": adam_formula,
+    "keras_adadelta": adadelta_formula,
+    "keras_rmsprop": rmsprop_formula,
+    "keras_rmsprop_1e-4": partial(rmsprop_formula, lr=1e-4),
+    "keras3_rmsprop": partial(rmsprop_formula, inside=True),
+    "keras3_rmsprop optimizer.momentum=0.7 optimizer.weight_decay=0.1": partial(
+        rmsprop_formula, inside=True, momentum=0.7, weight_decay=0.1
+    ),
+}
+# With Keras 3's own defaults, but for Adadelta's rate, which was 1 in 2018 and is 0.001 now.
+KERAS_3: dict[str, Callable[[], keras.Optimizer]] = {
+    "keras_adam": keras.optimizers.Adam,
+    "keras_adadelta": partial(keras.optimizers.Adadelta, learning_rate=1.0),
+    "keras3_rmsprop": keras.optimizers.RMSprop,
+    "keras3_rmsprop optimizer.momentum=0.7": partial(keras.optimizers.RMSprop, momentum=0.7),
+}
+
+
+def distance(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max())
+
+
+@pytest.mark.parametrize("settings", FORMULAS)
+def test_keras_forms_follow_their_formulas(compose: Compose, settings: str) -> None:
+    option, *overrides = settings.split()
+    found = trajectory(compose, f"optimizer={option}", *overrides)
+    assert distance(found, FORMULAS[settings](gradients())) < 1e-12
+
+
+@pytest.mark.parametrize("settings", KERAS_3)
+def test_keras_forms_step_as_keras_3_does(compose: Compose, settings: str) -> None:
+    option, *overrides = settings.split()
+    found = trajectory(compose, f"optimizer={option}", *overrides)
+    path = []
+    with double_precision():
+        optimizer, weight = KERAS_3[settings](), keras.Variable(start().detach().numpy())
+        for row in gradients():
+            optimizer.apply([row], [weight])
+            path.append(np.array(weight))
+    assert distance(found, np.stack(path)) < 1e-12
 
 
 def test_pytorch_adam_with_keras_eps_is_another_optimizer(compose: Compose) -> None:
     """Where gradients are near eps, its first steps are up to 1/√(1-0.999) = 31 times as long."""
     plain = trajectory(compose, "optimizer=adam", "optimizer.eps=1e-7")
     moved = np.abs(plain[0] - start().detach().numpy())
-    keras_moved = np.abs(keras_adam_reference(gradients())[0] - start().detach().numpy())
+    keras_moved = np.abs(adam_formula(gradients())[0] - start().detach().numpy())
     ratio = moved / np.maximum(keras_moved, 1e-15)
     assert ratio[(SCALES > 1e-9) & (SCALES < 1e-8)].min() > 5
     np.testing.assert_allclose(ratio[SCALES > 1], 1, rtol=1e-4)
 
 
-def test_keras_adam_continues_exactly_from_a_saved_state(compose: Compose) -> None:
-    config, rows = compose("optimizer=keras_adam").optimizer, gradients()
+def test_rmsprop_of_keras_3_is_another_optimizer_than_that_of_2018() -> None:
+    """Where gradients are small: a step of 2018 is up to 1/√eps = 3162 times as long."""
+    first = gradients(1)
+    moved = np.abs(rmsprop_formula(first)[0] - start().detach().numpy())
+    keras_3_moved = np.abs(rmsprop_formula(first, inside=True)[0] - start().detach().numpy())
+    ratio = moved / np.maximum(keras_3_moved, 1e-15)
+    assert ratio[(SCALES > 1e-7) & (SCALES < 1e-5)].min() > 30
+    np.testing.assert_allclose(ratio[SCALES > 1], 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["keras_adam", "keras_adadelta", "keras_rmsprop", "keras3_rmsprop optimizer.momentum=0.7"],
+)
+def test_keras_forms_continue_exactly_from_a_saved_state(compose: Compose, settings: str) -> None:
+    option, *overrides = settings.split()
+    config, rows = compose(f"optimizer={option}", *overrides).optimizer, gradients()
     weight = start()
     whole = apply(build_optimizer(config, [weight]), weight, rows)
 
@@ -104,37 +194,13 @@ def test_keras_adam_continues_exactly_from_a_saved_state(compose: Compose) -> No
     np.testing.assert_array_equal(apply(second, weight, rows[20:]), whole[20:])
 
 
-def test_keras_adadelta_follows_keras_formula(compose: Compose) -> None:
-    rho, eps = 0.95, 1e-7
-    weight = start().detach().numpy().copy()
-    squares, steps, expected = np.zeros(SIZE), np.zeros(SIZE), []
-    for g in gradients():
-        squares = rho * squares + (1 - rho) * g**2
-        step = g * np.sqrt(steps + eps) / np.sqrt(squares + eps)
-        steps = rho * steps + (1 - rho) * step**2
-        weight = weight - step
-        expected.append(weight)
-    found = trajectory(compose, "optimizer=keras_adadelta")
-    np.testing.assert_allclose(found, np.stack(expected), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(("option", "lr"), [("keras_rmsprop", 1e-3), ("keras_rmsprop_1e-4", 1e-4)])
-def test_keras_rmsprop_follows_the_formula_of_its_era(
-    compose: Compose, option: str, lr: float
-) -> None:
-    """Divided by √v + eps; the √(v + eps) of Keras 3 ends elsewhere."""
-    rho, eps = 0.9, 1e-7
-    ends = {}
-    for form in ("2018", "keras 3"):
-        weight, v, path = start().detach().numpy().copy(), 0.0, []
-        for g in gradients():
-            v = rho * v + (1 - rho) * g**2
-            weight = weight - lr * g / (np.sqrt(v) + eps if form == "2018" else np.sqrt(v + eps))
-            path.append(weight)
-        ends[form] = np.stack(path)
-    found = trajectory(compose, f"optimizer={option}")
-    np.testing.assert_allclose(found, ends["2018"], rtol=0, atol=1e-12)
-    assert np.abs(found - ends["keras 3"]).max() > lr
+def test_keras3_rmsprop_leaves_weights_without_a_gradient_alone(compose: Compose) -> None:
+    weights = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))]
+    optimizer = build_optimizer(compose("optimizer=keras3_rmsprop").optimizer, weights)
+    optimizer.step()
+    weights[1].grad = torch.ones(3)
+    assert optimizer.step(lambda: 7.0) == 7.0
+    assert torch.equal(weights[0], torch.ones(3)) and (weights[1] < 1).all()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +208,14 @@ def test_keras_rmsprop_follows_the_formula_of_its_era(
     [
         ("keras_adam", {"name": "adam", "lr": 1e-3, "eps": 1e-7, "epsilon_hat": True}),
         ("keras_adadelta", {"name": "adadelta", "lr": 1.0, "rho": 0.95, "eps": 1e-7}),
-        ("keras_rmsprop", {"name": "rmsprop", "lr": 1e-3, "alpha": 0.9, "eps": 1e-7}),
+        (
+            "keras_rmsprop",
+            {"name": "rmsprop", "lr": 1e-3, "alpha": 0.9, "eps": 1e-7, "eps_inside_sqrt": False},
+        ),
+        (
+            "keras3_rmsprop",
+            {"name": "rmsprop", "lr": 1e-3, "alpha": 0.9, "eps": 1e-7, "eps_inside_sqrt": True},
+        ),
         ("keras_rmsprop_1e-4", {"name": "rmsprop", "lr": 1e-4, "alpha": 0.9, "eps": 1e-7}),
         ("adam_1e-4", {"name": "adam", "lr": 1e-4, "eps": 1e-8, "epsilon_hat": False}),
     ],
