@@ -44,7 +44,7 @@ class Keras3RMSprop(torch.optim.Optimizer):
     """RMSprop as Keras 3 computes it: divided by √(v + eps), where PyTorch divides by √v + eps.
 
     The two part where √v is below √eps: the steps of this form are shorter there, in the limit
-    √eps times as long.
+    √eps times as long. With momentum, the steps that are kept keep the learning rate they had.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class Keras3RMSprop(torch.optim.Optimizer):
         if group["momentum"] > 0:
             momenta = self._buffers("momentum_buffer", weights)
             torch._foreach_mul_(momenta, group["momentum"])
-            torch._foreach_addcdiv_(momenta, gradients, divisors)
-            torch._foreach_add_(weights, momenta, alpha=-group["lr"])
+            torch._foreach_addcdiv_(momenta, gradients, divisors, value=group["lr"])
+            torch._foreach_sub_(weights, momenta)
         else:
             torch._foreach_addcdiv_(weights, gradients, divisors, value=-group["lr"])
 

@@ -2,7 +2,7 @@
 
 Two kinds of chance are at work, and each function answers for one of them. Repeating a run with
 another seed gives another accuracy (`describe`, `paired_difference` over seeds); another test set
-of as many images would too (`accuracy_interval`, `mcnemar`, `paired_difference` over images).
+of as many images would too (`mcnemar`, `paired_difference` over images).
 
 A figure that the data cannot give is None, never NaN. NaN or infinity in the input is a ValueError:
 a run that diverged is to be counted and named, it has no place in a mean.
@@ -177,26 +177,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, (len(p_values) - rank) * p_values[place])
         adjusted[place] = min(largest, 1.0)
     return adjusted
-
-
-def accuracy_interval(correct: int, total: int, *, confidence: float = 0.95) -> Interval:
-    """Wilson's interval for one network's accuracy, 0 to 1: `correct` of `total` images right.
-
-    Only the finite test set is allowed for, not the seed. With z the normal quantile and p the
-    accuracy measured:
-
-        (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n)
-
-    (Wilson, Journal of the American Statistical Association 22, 1927). Near 100 %, where p ± z s
-    would pass 1, it does not.
-
-    Raises ValueError unless 0 <= correct <= total, total > 0 and `confidence` is between 0 and 1.
-    """
-    _check_confidence(confidence)
-    if not (0 <= correct <= total and total > 0):
-        raise ValueError(f"{correct} right of {total} images: expected 0 <= right <= images.")
-    interval = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
-    return Interval(float(interval.low), float(interval.high))
 
 
 def _finite_numbers(values: ArrayLike) -> NDArray[np.float64]:

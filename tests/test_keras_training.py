@@ -73,11 +73,8 @@ class Recipe:
         return model
 
     def labels(self, labels_N: torch.Tensor) -> np.ndarray:
-        return (
-            labels_N.numpy()
-            if self.loss is sparse_categorical
-            else np.eye(10, dtype=np.float32)[labels_N]
-        )
+        labels = labels_N.numpy()
+        return labels if self.loss is sparse_categorical else np.eye(10, dtype=np.float32)[labels]
 
 
 # The recipes as published, and RMSprop for a small network too.
@@ -134,10 +131,6 @@ def part_of_way(found: torch.Tensor, expected: torch.Tensor, start: torch.Tensor
     return float((found - expected).norm() / (expected - start).norm())
 
 
-def constant(step: int) -> float:
-    return 1.0
-
-
 def batches(images: ImageSet, size: int) -> Iterator[ImageSet]:
     for step in range(STEPS):
         yield images[step * size : (step + 1) * size]
@@ -149,7 +142,7 @@ def train(
     images: Images,
     batch_size: int,
     dtype: torch.dtype,
-    rate_factor: Callable[[int], float] = constant,
+    rate_factor: Callable[[int], float] | None = None,
 ) -> Trained:
     """Train a network on both sides from the start that Keras draws."""
     model = keras_reference.fresh_reference(recipe.network, seed=0, dropout=False)
@@ -158,7 +151,8 @@ def train(
     )
     splits = split_images(images, config.data)
     learner = build_learner(config, find_placement(config.trainer), splits)
-    learner.scheduler = LambdaLR(learner.optimizer, rate_factor)
+    if rate_factor is not None:
+        learner.scheduler = LambdaLR(learner.optimizer, rate_factor)
     network = learner.network.to(dtype).train()
     assert isinstance(network, ConvNet)
     start = in_our_layout(model, network)
@@ -245,6 +239,6 @@ def test_networks_train_as_in_keras_in_fp32(
     recipe: Recipe, compose: Compose, images: Images
 ) -> None:
     """Found within 2e-6."""
-    factor = adam_rounding if recipe.optimizer is adam else constant
-    trained = train(recipe, compose, images, 16, torch.float32, factor)
+    rate_factor = adam_rounding if recipe.optimizer is adam else None
+    trained = train(recipe, compose, images, 16, torch.float32, rate_factor)
     assert_same_training(trained, 1e-4)

@@ -11,14 +11,12 @@ import pytest
 import statsmodels.api as sm
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
 from mnist_bench.data.datasets import find_dataset
 from mnist_bench.data.images import Images, load_images
 from mnist_bench.statistics import (
     Interval,
-    accuracy_interval,
     describe,
     holm,
     mcnemar,
@@ -174,7 +172,6 @@ def test_confidence_is_a_part_of_one(confidence: float) -> None:
     for given in (
         lambda: describe([1, 2], confidence=confidence),
         lambda: paired_difference([1, 2], [3, 5], confidence=confidence),
-        lambda: accuracy_interval(1, 2, confidence=confidence),
     ):
         with pytest.raises(ValueError, match="between 0 and 1"):
             given()
@@ -376,39 +373,3 @@ def test_holm_equals_statsmodels(count: int) -> None:
 def test_holm_refuses_what_is_no_p_value(p_value: float) -> None:
     with pytest.raises(ValueError, match="not a p value"):
         holm([0.5, p_value])
-
-
-def test_accuracy_interval_by_hand() -> None:
-    # All of n right: from n / (n + z²) to 1.
-    z2 = 1.959963984540054**2
-    assert ends(accuracy_interval(10, 10)) == close(10 / (10 + z2), 1)
-    assert ends(accuracy_interval(0, 10)) == close(0, z2 / (10 + z2))
-
-
-@pytest.mark.parametrize(("correct", "total"), [(1, 2), (9951, 10_000), (9999, 10_000), (37, 50)])
-@pytest.mark.parametrize("confidence", [0.95, 0.8])
-def test_accuracy_interval_equals_statsmodels(correct: int, total: int, confidence: float) -> None:
-    expected = proportion_confint(correct, total, 1 - confidence, method="wilson")
-    interval = accuracy_interval(correct, total, confidence=confidence)
-    assert ends(interval) == close(*expected)
-
-
-def test_accuracy_interval_of_real_test_subsets_covers_the_whole(raw_correct: np.ndarray) -> None:
-    correct, rng = raw_correct[0], np.random.default_rng(0)
-    whole = float(correct.mean())
-    samples = rng.choice(correct, (DRAWS, 500)).sum(1)
-    counts = zip(*np.unique(samples, return_counts=True), strict=True)
-    hits = sum(int(times) for k, times in counts if whole in accuracy_interval(int(k), 500))
-    # With counts the coverage is not exactly 95 %: over the binomial distribution it is this.
-    within = [
-        k for k in range(501) if whole in Interval(*proportion_confint(k, 500, 0.05, "wilson"))
-    ]
-    exact = sum(math.comb(500, k) * whole**k * (1 - whole) ** (500 - k) for k in within)
-    assert exact == pytest.approx(0.95, abs=0.01)
-    assert_rate(hits, exact)
-
-
-@pytest.mark.parametrize(("correct", "total"), [(11, 10), (-1, 10), (0, 0)])
-def test_accuracy_interval_refuses_impossible_counts(correct: int, total: int) -> None:
-    with pytest.raises(ValueError, match="0 <= right <= images"):
-        accuracy_interval(correct, total)
