@@ -4,7 +4,8 @@
     python -m benchmarks.step mnist_cnn wide3x3        some of them
     python -m benchmarks.step --write                  and write benchmarks/results/step-<device>.md
 
-Both sides use the same precision, layout (channels_last), batch and fused Adam. Ours also gathers
+Both sides use the same precision, layout (channels_last), batch and fused Adam. Plain pools behind
+the ReLU and drops with `nn.Dropout`, as anyone would write it. Ours also gathers
 the batch from the uint8 images, scales it, steps the schedule and keeps the running loss and
 accuracy. A third contender is the plain step in PyTorch's default layout. Rounds of the three
 alternate, and the ratio is the median over the rounds' own ratios.
@@ -21,17 +22,18 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from mnist_bench.config import TrainConfig, register_schemas, to_config
+from mnist_bench.compose import CONF, compose
+from mnist_bench.config import TrainConfig, to_config
+from mnist_bench.models import ConvNet
 from mnist_bench.prepare import Prepared, prepare
 from mnist_bench.records import provenance
 from mnist_bench.run import build_learner
 from mnist_bench.screen import say
 
 ROOT = Path(__file__).parents[1]
-MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 ROUNDS = 7
 # A round is about this long or longer, so that a passing process does not decide it.
 ROUND_SECONDS = 1.0
@@ -54,9 +56,7 @@ class Measurement:
 
 def measure(model: str, overrides: list[str]) -> tuple[Measurement, str]:
     """Time one network; returns the figures and the device's name."""
-    register_schemas()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = to_config(compose("train", overrides=[f"model={model}", *overrides]))
+    config = to_config(compose([f"model={model}", *overrides])[0])
     prepared = prepare(config, say)
     placement = prepared.placement
     steps = build_steps(config, prepared)
@@ -92,7 +92,7 @@ def build_steps(config: TrainConfig, prepared: Prepared) -> dict[str, Callable[[
 
     images, labels = splits.scaling(splits.train.images[batch]), splits.train.labels[batch]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(placement.precision.name)
-    network = build_learner(config, placement, splits).network
+    network = in_plain_layers(build_learner(config, placement, splits).network)
     default_layout = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     lr = config.optimizer.lr
     return {
@@ -100,6 +100,19 @@ def build_steps(config: TrainConfig, prepared: Prepared) -> dict[str, Callable[[
         "plain": plain_step(network, images, labels, lr, dtype),
         "default layout": plain_step(default_layout, images, labels, lr, dtype),
     }
+
+
+def in_plain_layers(network: nn.Module) -> nn.Module:
+    """The same network as anyone would write it: pooling behind the ReLU, PyTorch's dropout."""
+    assert isinstance(network, ConvNet)
+    layers: list[nn.Module] = []
+    for layer in network.features:
+        behind_pooling = isinstance(layer, nn.ReLU) and isinstance(layers[-1], nn.MaxPool2d)
+        layers.insert(len(layers) - behind_pooling, layer)
+    layers.append(nn.Flatten())
+    for layer in network.classifier:
+        layers.append(nn.Dropout(layer.p) if isinstance(layer, nn.Dropout) else layer)
+    return nn.Sequential(*layers)
 
 
 def plain_step(

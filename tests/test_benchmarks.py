@@ -3,6 +3,10 @@ import sys
 import torch
 
 from benchmarks import step
+from mnist_bench.data.datasets import MNIST
+from mnist_bench.data.images import load_images
+from mnist_bench.models import ConvNet
+from mnist_bench.models.dropout import Dropout
 
 
 def test_the_step_benchmark_writes_its_table(tmp_path, mnist_root, monkeypatch):
@@ -33,3 +37,16 @@ def test_the_plain_step_is_adam_on_the_cross_entropy():
     torch.testing.assert_close(
         network.weight.detach(), -0.01 * gradient.sign(), rtol=1e-4, atol=1e-7
     )
+
+
+def test_the_plain_network_is_the_same_function_in_the_usual_order(compose, mnist_root):
+    network = ConvNet(compose("model=cnn3x3").model)
+    plain = step.in_plain_layers(network)
+    assert [type(layer).__name__ for layer in plain] == [
+        *("Conv2d", "ReLU", "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Dropout"),
+        *("Linear", "ReLU", "Dropout", "Linear"),
+    ]
+    assert all(type(layer) is not Dropout for layer in plain)
+    images = load_images(MNIST, mnist_root).test_images[:20, None] / 255
+    with torch.inference_mode():
+        torch.testing.assert_close(plain.eval()(images), network.eval()(images), rtol=0, atol=0)

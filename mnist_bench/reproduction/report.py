@@ -44,7 +44,8 @@ differ."""
 TIME_NOTE = """\
 Seconds per epoch: the median over an experiment's runs of the median over each run's epochs. Ours
 are of the training steps only. The published ones include validation, and are of other machines:
-one GPU for vgg16, a CPU for mnist_cnn, not named for the others."""
+one GPU for vgg16, a CPU for mnist_cnn, not named for the others. The runs of a campaign may share
+their machine with each other and with other work: `benchmarks/results` has speeds of quiet ones."""
 
 CURVES_NOTE = """\
 Lines are means over our runs, bands reach from the lowest to the highest run. The axes are the same
