@@ -86,7 +86,8 @@ RECIPES = [
         divisor=1,
         ours="optimizer=keras3_rmsprop optimizer.lr=1e-4",
     ),
-    Recipe("conv3_dense7744", adam, sparse_categorical),
+    # Slow for its 61 million weights; what cnn3x3 has, it has too, but for their number.
+    pytest.param(Recipe("conv3_dense7744", adam, sparse_categorical), marks=pytest.mark.slow),
     Recipe("mnist_cnn", adadelta),
     Recipe("cnn3x3", adam),
     Recipe("cnn3x3", rmsprop, ours="optimizer=keras3_rmsprop"),
@@ -103,8 +104,8 @@ BATCH_NORM_RECIPES = [
         Recipe("wide3x5_bn", rmsprop, ours="optimizer=keras3_rmsprop"), marks=pytest.mark.slow
     ),
 ]
+# The smallest network: the fewer ReLUs and maxima, the fewer that a rounding error can tip.
 FP32_RECIPES = [
-    Recipe("cnn3x3", adam),
     Recipe("cnn5x5_single", adam),
     Recipe("cnn5x5_single", adadelta, ours="optimizer=keras_adadelta"),
     Recipe("cnn5x5_single", rmsprop, ours="optimizer=keras3_rmsprop"),

@@ -167,6 +167,15 @@ def test_more_epochs_draw_the_schedule_anew_from_the_first_step(make):
     assert longer.optimizer.param_groups[0]["lr"] == pytest.approx(half_way)
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own handling of SIGINT, which a process started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_stops_at_once():
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
