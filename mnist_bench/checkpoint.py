@@ -50,27 +50,35 @@ def epochs_begun(path: Path) -> int:
     return len(position["history"]) + int(position["step"] > 0)
 
 
-def read_tested_weights(folder: Path) -> tuple[dict[str, torch.Tensor], int]:
-    """The weights that a run was tested with, and their epoch; the last ones if it was not (yet).
+def read_tested_weights(folder: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """The weights that a run was tested with, the last ones if it was not (yet); and of when.
 
     Raises:
-        ConfigError: the folder has no checkpoints.
+        ConfigError: the folder is not that of a run.
+        DataError: a file in it is damaged.
     """
-    if not (folder / LAST).is_file():
-        raise ConfigError(f"{folder} is not the folder of a run: it has no {LAST}.")
+    for needed in (LAST, Path(".hydra", "config.yaml")):
+        if not (folder / needed).is_file():
+            raise ConfigError(f"{folder} is not the folder of a run: it has no {needed}.")
     last = read_checkpoint(folder / LAST)
     summary = folder / "summary.json"
-    tested = json.loads(summary.read_text())["tested_epoch"] if summary.is_file() else None
-    if tested is not None and tested != len(last["position"]["history"]):
+    try:
+        tested = json.loads(summary.read_text())["tested_epoch"] if summary.is_file() else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{summary} is damaged: delete it, or move {folder} away.") from error
+    position = last["position"]
+    if tested is not None and tested != len(position["history"]):
         best = read_checkpoint(folder / BEST)
         assert best["epoch"] == tested
-        return best["network"], tested
-    return last["network"], len(last["position"]["history"])
+        return best["network"], f"as of epoch {tested}"
+    if position["step"]:
+        return last["network"], f"within epoch {position['epoch']}"
+    return last["network"], f"as of epoch {len(position['history'])}"
 
 
 def resume_command(folder: Path) -> str:
     """The command line that goes on with a run, quoted for Hydra and for the shell."""
-    if re.fullmatch(r"[\w./+=-]+", str(folder)):
+    if re.fullmatch(r"[\w./+-]+", str(folder)):
         return f"python train.py resume={folder}"
     return "python train.py " + shlex.quote(f'resume="{folder}"')
 

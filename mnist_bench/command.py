@@ -35,10 +35,11 @@ def import_keras(
 
     The folder is like any other: `python train.py resume=OUT` trains on from there.
     """
+    from mnist_bench.checkpoint import resume_command
     from mnist_bench.keras.runs import import_run
 
     print(import_run(file, out, [f"model={model}", *(overrides or [])]))
-    print(f"To train on from there: python train.py resume={out}")
+    print(f"To train on from there: {resume_command(out)}")
 
 
 @app.command("export-keras")

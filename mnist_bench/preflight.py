@@ -31,9 +31,8 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
-            if config.imported_from is not None:
-                raise ConfigError("imported_from= is set by mnist-bench import-keras: use that.")
             if config.resume is None:
+                _refuse_imported_from(config)
                 _try(_without_hydra(config))
                 _claim_run_folder(config)
             else:
@@ -70,6 +69,11 @@ def _try(config: DictConfig) -> None:
     from mnist_bench.screen import say
 
     prepare(checked, say)
+
+
+def _refuse_imported_from(config: DictConfig) -> None:
+    if config.imported_from is not None:
+        raise ConfigError("imported_from= is set by mnist-bench import-keras: use that.")
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
@@ -170,6 +174,7 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     )
     if composed.resume is not None:
         raise ConfigError("resume= goes on with one run: give it without -m.")
+    _refuse_imported_from(composed)
     return _without_hydra(composed)
 
 

@@ -291,6 +291,21 @@ def claim_a_terabyte(group: h5py.Group, outside: Path) -> None:
     group.create_dataset("0", (2**38,), "f4", chunks=(1024,))
 
 
+def claim_without_storing(group: h5py.Group, outside: Path) -> None:
+    del group["0"]
+    group.create_dataset("0", (2**26,), "f4")  # allocated when it is first written
+
+
+def expand(group: h5py.Group, outside: Path) -> None:
+    del group["0"]
+    group.create_dataset("0", (4,), "f4", chunks=(2**20,), maxshape=(None,), compression="gzip")
+
+
+def hold_nothing(group: h5py.Group, outside: Path) -> None:
+    del group["0"]
+    group["0"] = h5py.Empty("f4")
+
+
 def hold_text(group: h5py.Group, outside: Path) -> None:
     del group["0"]
     group["0"] = "weights"
@@ -301,7 +316,11 @@ def name_it_otherwise(group: h5py.Group, outside: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "tamper", [point_outside, store_outside, claim_a_terabyte, hold_text, name_it_otherwise]
+    "tamper",
+    [
+        *(point_outside, store_outside, claim_a_terabyte, claim_without_storing, expand),
+        *(hold_nothing, hold_text, name_it_otherwise),
+    ],
 )
 def test_nothing_outside_the_file_is_read(
     saved: Path, tmp_path: Path, tamper: Callable[[h5py.Group, Path], None]
@@ -314,6 +333,51 @@ def test_nothing_outside_the_file_is_read(
         tamper(file["layers/conv2d/vars"], tmp_path / "outside.h5")
     with pytest.raises(DataError):
         read_keras_file(path)
+
+
+@pytest.mark.parametrize(
+    "names", [7, [1, 2], h5py.Empty("S1"), [b"conv2d", b"conv2d"], [b"nowhere"]]
+)
+def test_odd_names_of_layers_are_refused(saved: Path, tmp_path: Path, names: object) -> None:
+    path = tmp_path / "m.h5"
+    path.write_bytes((saved / "single.h5").read_bytes())
+    with h5py.File(path, "a") as file:
+        file["model_weights"].attrs["layer_names"] = names
+    with pytest.raises(DataError):
+        read_keras_file(path)
+
+
+def test_a_damaged_compressed_archive_is_refused(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("config.json", "model.weights.h5"):
+            archive.writestr(name, zipfile.ZipFile(saved / "single.keras").read(name))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError):
+        read_keras_file(path)
+
+
+def test_an_archive_that_expands_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b" " * 2**24)
+        archive.writestr("model.weights.h5", b"")
+    with pytest.raises(DataError, match=r"config\.json is larger"):
+        read_keras_file(tmp_path / "m.keras")
+
+
+def test_a_rate_that_is_no_number_is_another_network(
+    compose: Compose, saved: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(saved / "single.keras") as whole:
+        config = whole.read("config.json").replace(b'"rate": 0.25', b'"rate": "0.25"')
+        weights = whole.read("model.weights.h5")
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        archive.writestr("config.json", config)
+        archive.writestr("model.weights.h5", weights)
+    with pytest.raises(DataError, match="differs from this network at layer 3"):
+        read_into(ConvNet(compose("model=cnn5x5_single").model), tmp_path / "m.keras")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

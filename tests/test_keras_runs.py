@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import keras_reference
 import numpy as np
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from train_command import COMMAND, environment
 
+from mnist_bench.checkpoint import resume_command
 from mnist_bench.data.datasets import MNIST
 from mnist_bench.data.images import Images, load_images
 from mnist_bench.errors import BenchError
@@ -173,6 +176,14 @@ def test_a_refusal_is_one_sentence_on_stderr(mnist_root: Path, tmp_path: Path) -
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"nothing\.h5 is not there: [^\n]*\.\n", done.stderr)
+
+
+@pytest.mark.parametrize("folder", ["run", "my run", "seed=0"])
+def test_the_command_that_trains_on_is_quoted_for_hydra_and_the_shell(folder: str) -> None:
+    program, script, override = shlex.split(resume_command(Path(folder)))
+    assert (program, script) == ("python", "train.py")
+    parsed = OverridesParser.create().parse_override(override)
+    assert (parsed.key_or_group, parsed.value()) == ("resume", folder)
 
 
 def test_a_folder_that_is_no_run_cannot_be_exported(tmp_path: Path) -> None:

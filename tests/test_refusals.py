@@ -50,6 +50,8 @@ REFUSED = [
     (["-m", "seed=0,1", "model.dropout=0,1.5"], ["model.dropout=1.5", "below 1"]),
     (["-m", "seed=0,1", "trainer.epoch=3"], ["trainer.epoch", "did you mean trainer.epochs?"]),
     (["-m", "seed=0,1", "resume=somewhere"], ["resume", "without -m"]),
+    (["imported_from=model.h5"], ["imported_from=", "mnist-bench import-keras"]),
+    (["-m", "seed=0,1", "imported_from=model.h5"], ["imported_from=", "mnist-bench import-keras"]),
 ]
 
 

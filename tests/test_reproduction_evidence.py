@@ -173,6 +173,49 @@ def test_found_runs_join_the_committed_ones_and_replace_their_own_rows(tmp_path)
     assert len(read_csv(tmp_path / "errors.csv")) == 3 * 5
 
 
+def stop(run, epochs):
+    """Make a completed run one that was stopped."""
+    summary = json.loads((run / "summary.json").read_text())
+    null = {key: None for key in summary if key.startswith(("train_", "val_", "test_"))}
+    stopped = {**summary, **null, "status": "interrupted", "epochs": epochs}
+    (run / "summary.json").write_text(json.dumps(stopped))
+    lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(lines[: epochs + 1]))
+
+
+def test_a_completed_run_does_not_give_way_to_one_that_was_stopped(tmp_path):
+    write_run(tmp_path / "there", "cnn3x3/seed=0")
+    stop(write_run(tmp_path / "here", "cnn3x3/seed=0"), epochs=3)
+    there, here = find(tmp_path / "there")[0], find(tmp_path / "here")[0]
+    assert merge(there, here) == there
+    assert merge(here, there) == there
+    later = write_run(tmp_path / "later", "cnn3x3/seed=0", device="machine B")
+    assert merge(here, find(tmp_path / "later")[0]) == find(tmp_path / "later")[0]
+    stop(later, epochs=5)
+    assert merge(here, find(tmp_path / "later")[0]) == find(tmp_path / "later")[0]
+
+
+@pytest.mark.parametrize("name", ["errors.csv", "curves.csv"])
+def test_evidence_that_lost_rows_is_refused(tmp_path, name):
+    write_run(tmp_path / "runs", "cnn3x3/seed=0")
+    write_evidence(tmp_path / "results", find(tmp_path / "runs")[0])
+    path = tmp_path / "results" / name
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match=r"rows of cnn3x3 0 fp32 machine A, and runs\.csv says"):
+        read_evidence(tmp_path / "results")
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "errors.csv", "curves.csv"])
+@pytest.mark.parametrize("line", ["<<<<<<< HEAD", "cnn3x3,zero,fp32,machine A"])
+def test_evidence_that_was_merged_badly_is_refused(tmp_path, name, line):
+    write_run(tmp_path / "runs", "cnn3x3/seed=0")
+    write_evidence(tmp_path / "results", find(tmp_path / "runs")[0])
+    with (tmp_path / "results" / name).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match=f"{name} has a damaged row"):
+        read_evidence(tmp_path / "results")
+
+
 def test_statistics_take_one_run_of_a_seed_fp32_first_then_the_first_machine(tmp_path):
     bf16 = {"precision": "bf16"}
     for runs, device in (("b", "machine B"), ("a", "machine A")):

@@ -43,6 +43,7 @@ class Evidence:
         self.errors += [{**key, "image": i, "label": 3, "predicted": 5} for i in wrong]
         filled = dict.fromkeys((f for f in RUNS if f.endswith(("loss", "accuracy"))), 0.5)
         end = {"epochs": len(rows), "test_images": 10, "seconds_per_epoch": 20 + seed}
+        end["test_errors"] = len(wrong)
         self.runs.append({**filled, **key, **end, **figures})
 
     def report(self, results):
@@ -309,6 +310,18 @@ def test_a_finding_is_shown_as_far_as_a_stopped_run_goes(evidence, tmp_path):
     assert "Over the first 3 of its 50 epochs" in plain
     assert "0.05 percentage points away from our `val_binary_accuracy` and 0.80" in plain
     assert rows_of(text, "vgg16")[0][1:4] == ["0", "-", "not yet run"]
+
+
+def test_a_reading_is_compared_as_far_as_it_goes(evidence, tmp_path):
+    nothing = dict.fromkeys((f for f in RUNS if f.endswith(("loss", "accuracy"))), "")
+    nothing |= {"test_images": "", "test_errors": ""}
+    log = published_column("cnn5x5_single", "train_loss")
+    for name, epochs in zip(READINGS, (20, 20, 3), strict=True):
+        curve = [{"train_loss": loss + 0.01, "val_loss": 0.1} for loss in log[:epochs]]
+        evidence.add(name, 0, nothing if epochs == 3 else {}, curve=curve)
+    _, text = evidence.report(tmp_path)
+    for reading in READINGS.values():
+        assert row_of(text, reading)[-2] == "0.0100"
 
 
 def test_epochs_with_training_loss_above_validation_loss_are_counted(evidence, tmp_path):

@@ -60,7 +60,7 @@ def check_same_layers(
 def _same(a: KerasLayer, b: KerasLayer) -> bool:
     return a.kind == b.kind and all(
         math.isclose(value, b.settings[key], rel_tol=1e-6)
-        if isinstance(value, float)
+        if isinstance(value, float) and isinstance(b.settings[key], int | float)
         else value == b.settings[key]
         for key, value in a.settings.items()
     )

@@ -4,8 +4,10 @@ Three formats: `.weights.h5` (Keras 2.12 and later), `.keras` (an archive with a
 such weights), and legacy `.h5` (Keras 2.0 and later, with or without a configuration).
 """
 
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,15 @@ from mnist_bench.keras.layers import KerasLayer
 from mnist_bench.keras.model_config import read_model_config
 
 ARCHIVED_CONFIG, ARCHIVED_WEIGHTS = "config.json", "model.weights.h5"
-# Larger than any variable of the networks here (286 MB): a file that claims more is damaged.
-MOST_BYTES = 2**30
+# More than all variables of any network here (244 MB): a file that claims more is not of one.
+MOST_BYTES = 2**29
+MOST_FILE = 2**31  # the state of an optimizer is in it as well
+MOST_CONFIG_BYTES = 2**20
+# What h5py, zipfile and this module raise when they meet what they did not expect.
+DAMAGE = (
+    *(OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError),
+    *(MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ def read_keras_file(path: Path) -> KerasFile:
             return _read_archive(path)
         with h5py.File(path, "r") as file:
             return _read_hdf5(file, str(path))
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise DataError(
             f"{path} cannot be read as a .keras, .weights.h5 or .h5 file of Keras "
             f"({type(error).__name__}: {error}): save it again."
@@ -56,6 +65,9 @@ def _read_archive(path: Path) -> KerasFile:
         missing = {ARCHIVED_CONFIG, ARCHIVED_WEIGHTS} - set(archive.namelist())
         if missing:
             raise DataError(f"{path} is not a .keras file: it has no {min(missing)} in it.")
+        for name, most in ((ARCHIVED_CONFIG, MOST_CONFIG_BYTES), (ARCHIVED_WEIGHTS, MOST_FILE)):
+            if archive.getinfo(name).file_size > most:
+                raise DataError(f"{path} is refused: its {name} is larger than {most} bytes.")
         described = read_model_config(archive.read(ARCHIVED_CONFIG), str(path))
         with archive.open(ARCHIVED_WEIGHTS) as weights, h5py.File(weights, "r") as file:
             return KerasFile(_read_groups(file, str(path)), described)
@@ -135,7 +147,10 @@ def _kind(name: str, variables: Sequence[np.ndarray], source: str) -> str:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    return [_text(name) for name in group.attrs.get(attribute, [])]
+    names = [_text(name) for name in group.attrs.get(attribute, [])]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{attribute} names something twice")
+    return names
 
 
 def _text(value: str | bytes) -> str:
@@ -153,14 +168,18 @@ def _group(parent: h5py.Group, name: str, source: str) -> h5py.Group:
 
 
 def _variable(parent: h5py.Group, name: str, source: str) -> np.ndarray:
-    """A variable as float32."""
+    """A variable as float32.
+
+    It must be stored whole, as Keras does, so that no small file can claim a large one.
+    """
     found = _inside(parent, name, source)
     if not isinstance(found, h5py.Dataset) or found.dtype.kind != "f":
         raise DataError(f"{source} is damaged: {parent.name}/{name} does not hold floats.")
-    if found.external or found.is_virtual or found.nbytes > MOST_BYTES:
+    elsewhere = found.external or found.is_virtual or found.chunks
+    if elsewhere or found.id.get_storage_size() < found.nbytes or found.nbytes > MOST_BYTES:
         raise DataError(
-            f"{source} is refused: {parent.name}/{name} is kept outside the file or is larger "
-            f"than {MOST_BYTES // 2**20} MiB."
+            f"{source} is refused: {parent.name}/{name} is not stored whole in the file, or is "
+            f"larger than {MOST_BYTES // 2**20} MiB."
         )
     values: np.ndarray = found[()].astype(np.float32)
     return values

@@ -45,7 +45,10 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
         check_same_layers(content.described, to_keras(network), str(file))
     fill_from_keras(network, content.weighted, str(file))
 
-    write_hydra_folder(folder, composed, hydra)
+    try:
+        write_hydra_folder(folder, composed, hydra)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made: {error.strerror}.") from error
     write_checkpoint(folder / LAST, training_state(this.learner, this.position))
     write_metrics(folder, [])
     return describe_test(record_test(this, "imported", None))
@@ -57,11 +60,11 @@ def export_run(folder: Path, file: Path) -> str:
     Raises:
         BenchError: the folder is not that of a run, or the file cannot be written.
     """
-    weights, epoch = read_tested_weights(folder)
+    weights, when = read_tested_weights(folder)
     config = to_config(load_config(folder / ".hydra" / "config.yaml"))
     num_classes = len(weights["classifier.output.bias"])
     with torch.device("meta"):
         network = ConvNet(config.model, num_classes)
     network.load_state_dict(weights, assign=True)
     write_keras_file(file, to_keras(network), config.model.name)
-    return f"{config.model.name} as of epoch {epoch}"
+    return f"{config.model.name} {when}"

@@ -96,11 +96,14 @@ def _train(
     elif state is State.resumable and (fault := departure(run, published)):
         return f"{run.folder} {fault}: move it away to train it."
     arguments = train_arguments(run, state, overrides)
+    before = read_summary(run.folder)
     say(shlex.join(["python", "train.py", *arguments]))
     code = relay.run([sys.executable, str(TRAIN), *arguments], lock)
     if state_of(run.folder) is State.completed:
         return None
-    return f"{run.name}: {read_summary(run.folder).get('error', f'ended with code {code}')}"
+    summary = read_summary(run.folder)
+    told = summary.get("error") if summary != before else None
+    return f"{run.name}: {told or f'ended with code {code}'}"
 
 
 def train_arguments(run: PlannedRun, state: State, overrides: Sequence[str]) -> list[str]:
@@ -188,7 +191,8 @@ class Relay:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.signal_number = number
         if self._process is not None:
-            self._process.send_signal(number)
+            # A closed terminal would end a training unsaved.
+            self._process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
     def run(self, command: Sequence[str], lock: int) -> int:
         """Run a command to its end; returns its exit code, negative if a signal killed it."""

@@ -18,6 +18,7 @@ from mnist_bench.reproduction.markdown import (
 )
 from mnist_bench.reproduction.plan import PRECISIONS
 from mnist_bench.reproduction.published import EXPERIMENTS
+from mnist_bench.reproduction.tables import count_precisions
 from mnist_bench.statistics import (
     McNemar,
     PairedDifference,
@@ -160,22 +161,23 @@ def _differences_table(made: Sequence[Comparison]) -> str:
     tested = [c.over_seeds.p_value for c in made if c.over_seeds.p_value is not None]
     adjusted = iter(holm(tested))
     header = (
-        *("question", "asked by", "difference", "pairs", "mean, points", "95 % interval"),
-        *("p", "p (Holm)"),
+        *("question", "asked by", "difference", "precision", "pairs", "mean, points"),
+        *("95 % interval", "p", "p (Holm)"),
     )
     rows = []
     for comparison in made:
         question, found = comparison.question, comparison.over_seeds
         rows.append(
             [
-                *(question.text, question.source, question.name, str(found.n)),
+                *(question.text, question.source, question.name),
+                *(count_precisions(first for first, _ in comparison.pairs), str(found.n)),
                 number("accuracy", found.mean, "+"),
                 interval("accuracy", found.interval, "+"),
                 p_value(found.p_value),
                 NONE if found.p_value is None else p_value(next(adjusted)),
             ]
         )
-    return table(header, rows, text_columns=3)
+    return table(header, rows, text_columns=4)
 
 
 def _images_table(made: Sequence[Comparison]) -> str:

@@ -119,12 +119,24 @@ def _wrong_images(run: PlannedRun) -> list[Row]:
 
 
 def merge(committed: Evidence, found: Evidence) -> Evidence:
-    """Both; a run that is in both is as `found` has it."""
-    return Evidence(
-        {**committed.runs, **found.runs},
-        {**committed.curves, **found.curves},
-        {**committed.errors, **found.errors},
-    )
+    """Both; a run that is in both is as `found` has it, unless that stopped and the other did not.
+
+    What was committed of a run while it was unfinished gives way, on whatever device it goes on.
+    """
+    there = {key[:3] for key in found.runs}
+    kept = [k for k in committed.runs if is_complete(committed, k) or k[:3] not in there]
+    added = [
+        k
+        for k in found.runs
+        if is_complete(found, k) or k not in kept or not is_complete(committed, k)
+    ]
+    merged = Evidence()
+    for source, keys in ((committed, kept), (found, added)):
+        for key in keys:
+            merged.runs[key] = source.runs[key]
+            merged.curves[key] = source.curves[key]
+            merged.errors[key] = source.errors[key]
+    return merged
 
 
 def read_evidence(folder: Path) -> Evidence:
@@ -135,7 +147,7 @@ def read_evidence(folder: Path) -> Evidence:
     """
     evidence = Evidence()
     for row in _read_rows(folder / "runs.csv", RUNS):
-        key = _take_key(row)
+        key = _take_key(row, folder / "runs.csv")
         if key.experiment not in EXPERIMENTS:
             raise DataError(
                 f"{folder / 'runs.csv'} has a run of {key.experiment}, which is not an experiment: "
@@ -148,13 +160,23 @@ def read_evidence(folder: Path) -> Evidence:
         ("errors.csv", ERRORS, evidence.errors),
     ):
         for row in _read_rows(folder / name, columns):
-            key = _take_key(row)
+            key = _take_key(row, folder / name)
             if key not in tables:
                 raise DataError(
                     f"{folder / name} has rows of {' '.join(map(str, key))}, and "
                     f"runs.csv has no such run: restore both from the same commit."
                 )
             tables[key].append(row)
+    for key, run in evidence.runs.items():
+        for name, found, expected in (
+            ("curves.csv", len(evidence.curves[key]), run["epochs"]),
+            ("errors.csv", len(evidence.errors[key]), run["test_errors"] or "0"),
+        ):
+            if str(found) != expected:
+                raise DataError(
+                    f"{folder / name} has {found} rows of {' '.join(map(str, key))}, and runs.csv "
+                    f"says {expected}: restore both from the same commit."
+                )
     return evidence
 
 
@@ -177,7 +199,12 @@ def by_experiment(key: RunKey) -> tuple[int, RunKey]:
     return EXPERIMENTS.index(key.experiment), key
 
 
-def _take_key(row: Row) -> RunKey:
+def _take_key(row: Row, path: Path) -> RunKey:
+    """Take the key's columns out of a row; raises DataError if it is not whole."""
+    if None in row.values() or not row["seed"].isdecimal():
+        raise DataError(
+            f"{path} has a damaged row, {','.join(map(str, row.values()))}: restore it."
+        )
     experiment, seed, precision, device = (row.pop(column) for column in KEY)
     return RunKey(experiment, int(seed), precision, device)
 

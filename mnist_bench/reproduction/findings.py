@@ -71,7 +71,8 @@ def dropout_text(evidence: Evidence, chosen: Chosen) -> str:
         "Training loss is measured with dropout on, where there is any. In the log it is above the "
         f"validation loss for {_epochs_above(log['train_loss'], log['val_loss'])} of "
         f"{len(log['train_loss'])} epochs; in the means over our runs, for {told}. *Distance* is "
-        "the mean over the epochs, without sign, between our mean and the log."
+        "the mean over the epochs, without sign, between our mean and the log. A reading without a "
+        "completed run is shown as far as its longest one goes."
     )
     return f"{paragraph(summary)}\n\n{table(header, rows)}"
 
@@ -83,8 +84,9 @@ def _reading_cells(
     val: Sequence[float],
     log: dict[str, list[float]],
 ) -> list[str]:
+    epochs = len(train)
     distances = [
-        float(np.abs(np.subtract(ours, published)).mean())
+        float(np.abs(np.subtract(ours, published[:epochs])).mean())
         for ours, published in ((train, log["train_loss"]), (val, log["val_loss"]))
     ]
     return [

@@ -50,22 +50,25 @@ def reproduce(
         DataError: a file of a run or of the evidence is not what was written.
     """
     planned = plan(names, seeds, runs, precision)
+    folder = results / "reproduction"
+    committed = read_evidence(folder)
     find_recipe = cache(lambda name: recipe(name, overrides))
     outcome = Outcome()
     if train:
         settings = [*overrides] if gpus == "auto" else [*overrides, f"trainer.gpus={gpus}"]
         check_placement(planned[0], settings)
+        make_folder(folder)  # now, and not after days of training
         say(plan_line(planned))
         outcome = train_missing(planned, find_recipe, settings, say)
         if outcome.signal_number is not None:
             say("Stopped. To go on, give the same command again.")
             return 128 + outcome.signal_number
     found, refusals = collect(runs, find_recipe)
-    evidence = merge(read_evidence(results / "reproduction"), found)
+    evidence = merge(committed, found)
     problems = outcome.failures + refusals
     try:
         if evidence.runs:
-            written = write_evidence(results / "reproduction", evidence)
+            written = write_evidence(folder, evidence)
             written += report(results, evidence)
             say(written_line(results, written))
         else:
@@ -82,6 +85,13 @@ def check_placement(run: PlannedRun, overrides: Sequence[str]) -> None:
     """Refuse at once what train.py would refuse for every run."""
     config, _ = compose([f"experiment={run.experiment}", *overrides])
     find_placement(to_config(config).trainer)
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made: {error.strerror}.") from error
 
 
 def plan_line(planned: Sequence[PlannedRun]) -> str:
