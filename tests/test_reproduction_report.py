@@ -220,16 +220,15 @@ def test_comparisons_are_paired_by_seed_and_adjusted_together(evidence, tmp_path
 
     row = row_of(text, "Is 5 × 5 different from 3 × 3?")
     reach = T[2] * 0.1 / math.sqrt(3)
-    assert row[2:6] == [
-        *("cnn5x5 minus cnn3x3", "3", "+0.20", f"{0.2 - reach:+.2f} to {0.2 + reach:+.2f}")
-    ]
+    assert row[2:6] == ["cnn5x5 minus cnn3x3", "fp32", "3", "+0.20"]
+    assert row[6] == f"{0.2 - reach:+.2f} to {0.2 + reach:+.2f}"
     # Closed forms of Student's distribution: with 2 degrees of freedom p = 1 - t / sqrt(2 + t²),
     # with 1 degree p = 1 - 2 arctan(t) / pi. The means are 0.2 each, the standard errors 0.1 /
     # sqrt(3) and 0.1.
     t = 2 * math.sqrt(3)
     p, q = 1 - t / math.sqrt(2 + t * t), 1 - 2 * math.atan(2) / math.pi
-    assert row[6:] == [f"{p:.4f}", f"{2 * p:.4f}"]
-    assert row_of(text, "Is Model 3 better than Model 1?")[6:] == [f"{q:.4f}", f"{q:.4f}"]
+    assert row[7:] == [f"{p:.4f}", f"{2 * p:.4f}"]
+    assert row_of(text, "Is Model 3 better than Model 1?")[7:] == [f"{q:.4f}", f"{q:.4f}"]
     flat = " ".join(text.split())
     assert "Not yet run with a common seed: wide3x5_bn minus wide3x3" in flat
 
@@ -249,7 +248,7 @@ def test_a_pair_is_of_one_precision(evidence, tmp_path):
     assert "Not yet run with a common seed: cnn5x5 minus cnn3x3" in text
     evidence.add("cnn5x5", 0, {"test_accuracy": 0.97}, precision="bf16")
     _, text = evidence.report(tmp_path)
-    assert row_of(text, "Is 5 × 5 different from 3 × 3?")[3:5] == ["1", "-1.00"]
+    assert row_of(text, "Is 5 × 5 different from 3 × 3?")[3:6] == ["bf16", "1", "-1.00"]
 
 
 def test_bf16_is_compared_with_fp32_seed_by_seed(evidence, tmp_path):
