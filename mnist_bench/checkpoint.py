@@ -3,7 +3,6 @@
 Loadable with `torch.load(path, weights_only=True)`: tensors, numbers, text, lists and dicts only.
 """
 
-import json
 import os
 import re
 import shlex
@@ -14,6 +13,7 @@ import torch
 
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.loop import Position
+from mnist_bench.records import read_summary
 from mnist_bench.step import Learner
 
 LAST = Path("checkpoints", "last.pt")
@@ -61,11 +61,7 @@ def read_tested_weights(folder: Path) -> tuple[dict[str, torch.Tensor], str]:
         if not (folder / needed).is_file():
             raise ConfigError(f"{folder} is not the folder of a run: it has no {needed}.")
     last = read_checkpoint(folder / LAST)
-    summary = folder / "summary.json"
-    try:
-        tested = json.loads(summary.read_text())["tested_epoch"] if summary.is_file() else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{summary} is damaged: delete it, or move {folder} away.") from error
+    tested = read_summary(folder).get("tested_epoch")
     position = last["position"]
     if tested is not None and tested != len(position["history"]):
         best = read_checkpoint(folder / BEST)

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from mnist_bench import __version__
+from mnist_bench.errors import DataError
 from mnist_bench.loop import EpochRecord
 from mnist_bench.step import Averages
 
@@ -55,6 +56,24 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(folder / SUMMARY)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What summary.json holds; nothing if the run has not ended.
+
+    Raises:
+        DataError: the file is not a JSON object.
+    """
+    path = folder / SUMMARY
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it is not an object")
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): move {folder} away.") from error
+    return content
 
 
 def best_record(history: Sequence[EpochRecord]) -> EpochRecord:

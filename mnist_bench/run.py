@@ -142,7 +142,7 @@ def fit(this: Run) -> None:
         closing(Board(this.folder / "tensorboard", position.history)) as board,
         this.screen.bar(trainer.epochs, steps) as bar,
     ):
-        if config.resume is None or (config.imported_from is not None and not position.history):
+        if not position.history and position.step == 0:
             yaml = OmegaConf.to_yaml(OmegaConf.structured(config))
             board.show_start(yaml, as_text(table), this.splits.train)
         for record in train(this.learner, this.splits, position, settings, stop, bar.show):

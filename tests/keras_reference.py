@@ -22,10 +22,17 @@ from keras.layers import BatchNormalization, Dense, Dropout, Flatten, MaxPooling
 from keras.src import backend
 from keras.src.backend.common import dtypes
 
+from mnist_bench.data.images import Images
 from mnist_bench.keras.layers import KerasLayer, fill_from_keras
 from mnist_bench.models import ConvNet
 
 Tensors = dict[str, torch.Tensor]
+
+
+def pixels(images: Images, count: int) -> np.ndarray:
+    """The first test images as Keras takes them: float32 (N, 28, 28, 1), from 0 to 1."""
+    return (images.test_images[:count, ..., None] / 255).numpy()
+
 
 # --- The networks -----------------------------------------------------------------------------
 

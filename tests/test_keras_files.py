@@ -15,10 +15,10 @@ import keras_reference
 import numpy as np
 import pytest
 import torch
+from keras_reference import pixels
 
 from mnist_bench.config import TrainConfig
-from mnist_bench.data.datasets import MNIST
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.keras.layers import fill_from_keras, to_keras
 from mnist_bench.keras.model_config import check_same_layers
@@ -29,16 +29,6 @@ from mnist_bench.models import ConvNet
 Compose = Callable[..., TrainConfig]
 MNIST_BENCH = Path(sys.executable).with_name("mnist-bench")
 SUFFIXES = (".keras", ".h5", ".weights.h5")
-
-
-@pytest.fixture(scope="session")
-def images(mnist_root: Path) -> Images:
-    return load_images(MNIST, mnist_root)
-
-
-def pixels(images: Images, count: int) -> np.ndarray:
-    """The first test images as Keras takes them: float32 (N, 28, 28, 1), from 0 to 1."""
-    return (images.test_images[:count, ..., None] / 255).numpy()
 
 
 def save(model: keras.Model, path: Path) -> Path:

@@ -13,20 +13,15 @@ import numpy as np
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from keras_reference import pixels
 from train_command import COMMAND, environment
 
 from mnist_bench.checkpoint import resume_command
-from mnist_bench.data.datasets import MNIST
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
 from mnist_bench.errors import BenchError
 from mnist_bench.keras.runs import export_run, import_run
 
 MNIST_BENCH = Path(sys.executable).with_name("mnist-bench")
-
-
-@pytest.fixture(scope="module")
-def images(mnist_root: Path) -> Images:
-    return load_images(MNIST, mnist_root)
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +32,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save(folder / "single.h5")
     model.save(folder / "single.keras")
     return folder
-
-
-def pixels(images: Images, count: int) -> np.ndarray:
-    """The first test images as Keras takes them: float32 (N, 28, 28, 1), from 0 to 1."""
-    return (images.test_images[:count, ..., None] / 255).numpy()
 
 
 def run_mnist_bench(

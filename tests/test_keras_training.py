@@ -11,7 +11,6 @@ steps of `wide3x5_bn` lead to by 0.3 of the way. So fp32 is compared for network
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import keras
 import keras_reference
@@ -22,8 +21,7 @@ from keras_reference import Tensors, double_precision, in_our_layout, to_logits
 from torch.optim.lr_scheduler import LambdaLR
 
 from mnist_bench.config import TrainConfig
-from mnist_bench.data.datasets import MNIST
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
 from mnist_bench.data.splits import ImageSet, split_images
 from mnist_bench.models import ConvNet
 from mnist_bench.placement import find_placement
@@ -31,11 +29,6 @@ from mnist_bench.run import build_learner
 
 Compose = Callable[..., TrainConfig]
 STEPS = 20
-
-
-@pytest.fixture(scope="module")
-def images(mnist_root: Path) -> Images:
-    return load_images(MNIST, mnist_root)
 
 
 # --- The recipes, as Keras takes them ---------------------------------------------------------

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from mnist_bench.config import Initializer, TrainConfig
-from mnist_bench.data.datasets import MNIST
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
 from mnist_bench.errors import ConfigError
 from mnist_bench.models import ConvNet, count_parameters, summarise
 from mnist_bench.models.initializers import initialise
@@ -69,11 +68,6 @@ SUMMARIES = {
         ("output", (10,), 1_290),
     ],
 }
-
-
-@pytest.fixture(scope="module")
-def images(mnist_root) -> Images:
-    return load_images(MNIST, mnist_root)
 
 
 def build(config: TrainConfig, num_classes: int = 10, device: str = "cpu") -> ConvNet:

@@ -7,17 +7,11 @@ import pytest
 import torch
 
 from mnist_bench.config import TrainConfig
-from mnist_bench.data.datasets import MNIST
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
 from mnist_bench.data.splits import ImageSet, Splits, epoch_order, split_images
 from mnist_bench.errors import ConfigError
 
 Compose = Callable[..., TrainConfig]
-
-
-@pytest.fixture(scope="module")
-def images(mnist_root) -> Images:
-    return load_images(MNIST, mnist_root)
 
 
 @pytest.fixture

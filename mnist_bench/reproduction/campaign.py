@@ -18,12 +18,12 @@ from typing import Self
 
 from mnist_bench.compose import CONF
 from mnist_bench.errors import ConfigError
+from mnist_bench.records import read_summary
 from mnist_bench.reproduction.plan import (
     PlannedRun,
     Recipe,
     State,
     departure,
-    read_summary,
     state_of,
 )
 

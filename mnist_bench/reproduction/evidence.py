@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_bench.errors import DataError
-from mnist_bench.records import METRICS, PREDICTIONS
+from mnist_bench.records import METRICS, PREDICTIONS, read_summary
 from mnist_bench.reproduction.plan import (
     PlannedRun,
     Recipe,
     State,
     departure,
     find_runs,
-    read_summary,
     state_of,
 )
 from mnist_bench.reproduction.published import EXPERIMENTS
@@ -125,11 +124,7 @@ def merge(committed: Evidence, found: Evidence) -> Evidence:
     """
     there = {key[:3] for key in found.runs}
     kept = [k for k in committed.runs if is_complete(committed, k) or k[:3] not in there]
-    added = [
-        k
-        for k in found.runs
-        if is_complete(found, k) or k not in kept or not is_complete(committed, k)
-    ]
+    added = [k for k in found.runs if is_complete(found, k) or k not in kept]
     merged = Evidence()
     for source, keys in ((committed, kept), (found, added)):
         for key in keys:

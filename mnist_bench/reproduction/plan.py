@@ -1,6 +1,5 @@
 """Which runs a reproduction consists of, where each has its folder, and how far it is there."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from omegaconf import OmegaConf
 
 from mnist_bench.checkpoint import LAST
 from mnist_bench.compose import compose
-from mnist_bench.errors import ConfigError, DataError
-from mnist_bench.records import SUMMARY
+from mnist_bench.errors import ConfigError
+from mnist_bench.records import read_summary
 from mnist_bench.reproduction.published import EXPERIMENTS, PUBLISHED
 
 FOLDER_NAME = re.compile(r"seed=(0|[1-9]\d*)(?:--precision=(bf16))?")
@@ -86,23 +85,6 @@ def state_of(folder: Path) -> State:
     if (folder / LAST).is_file():
         return State.resumable
     return State.leftover if folder.exists() else State.absent
-
-
-def read_summary(folder: Path) -> Recipe:
-    """What summary.json holds; nothing if the run has not ended.
-
-    Raises:
-        DataError: the file is not JSON.
-    """
-    path = folder / SUMMARY
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}): move {folder} away.") from error
-    assert isinstance(content, dict)
-    return content
 
 
 def recipe(experiment: str, overrides: Sequence[str]) -> Recipe:
