@@ -110,9 +110,23 @@ def in_plain_layers(network: nn.Module) -> nn.Module:
         behind_pooling = isinstance(layer, nn.ReLU) and isinstance(layers[-1], nn.MaxPool2d)
         layers.insert(len(layers) - behind_pooling, layer)
     layers.append(nn.Flatten())
-    for layer in network.classifier:
-        layers.append(nn.Dropout(layer.p) if isinstance(layer, nn.Dropout) else layer)
-    return nn.Sequential(*layers)
+    return nn.Sequential(*(_in_plain(layer) for layer in [*layers, *network.classifier]))
+
+
+def _in_plain(layer: nn.Module) -> nn.Module:
+    """PyTorch's own layer where ours computes in another way, with the same weights."""
+    match layer:
+        case nn.Conv2d():
+            k, padding = layer.kernel_size[0], str(layer.padding)
+            plain = nn.Conv2d(layer.in_channels, layer.out_channels, k, padding=padding)
+            plain.load_state_dict(layer.state_dict())
+            return plain.to(layer.weight.device).to(memory_format=torch.channels_last)
+        case nn.MaxPool2d():
+            return nn.MaxPool2d(layer.kernel_size)
+        case nn.Dropout():
+            return nn.Dropout(layer.p)
+        case _:
+            return layer
 
 
 def plain_step(

@@ -27,7 +27,7 @@ from mnist_bench.loop import EpochRecord, LoopSettings, Position, count_steps, t
 from mnist_bench.losses import LOSSES
 from mnist_bench.models import ConvNet, count_parameters, summarise
 from mnist_bench.optimizers import build_optimizer
-from mnist_bench.placement import Placement, set_up_torch
+from mnist_bench.placement import Placement, keep_freed_memory, set_up_torch
 from mnist_bench.prepare import prepare
 from mnist_bench.records import (
     PREDICTIONS,
@@ -83,6 +83,7 @@ def begin(config: TrainConfig, folder: Path) -> Run:
     prepared = prepare(config, say)
     placement, splits = prepared.placement, prepared.splits.to(prepared.placement.device)
     set_up_torch(config.seed, config.trainer.deterministic)
+    keep_freed_memory()
     learner = build_learner(config, placement, splits)
     position = Position(learner.new_totals())
     if config.resume is not None:

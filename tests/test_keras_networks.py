@@ -3,11 +3,12 @@
 N images, C channels, H rows, W columns, K classes.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from itertools import islice
 
 import jax
 import keras
@@ -22,10 +23,10 @@ from keras_reference import (
     relative_error,
     to_logits,
 )
+from torch import nn
 
 from mnist_bench.config import Loss, TrainConfig
-from mnist_bench.data.datasets import MNIST
-from mnist_bench.data.images import load_images
+from mnist_bench.data.images import Images
 from mnist_bench.losses import LOSSES
 from mnist_bench.models import ConvNet, count_parameters, summarise
 
@@ -37,6 +38,8 @@ KERAS_LOSSES = {
 }
 # Tolerance of fp32. The largest errors found are 1.1e-6 in logits and 4.6e-6 in gradients.
 CLOSE = 1e-5
+# How far from tipping, relative to the largest value of a map: some times its rounding error.
+STEADY = 2e-6
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,13 @@ class Batch:
 
 
 @pytest.fixture(scope="module")
-def batch(mnist_root: Path) -> Batch:
-    images = load_images(MNIST, mnist_root)
-    return Batch(images.train_images[:32, None].float() / 255, images.train_labels[:32])
+def many(images: Images) -> Batch:
+    return Batch(images.train_images[:128, None].float() / 255, images.train_labels[:128])
+
+
+@pytest.fixture(scope="module")
+def batch(many: Batch) -> Batch:
+    return Batch(many.images[:32], many.labels[:32])
 
 
 @dataclass(frozen=True)
@@ -149,8 +156,39 @@ def keras_losses_and_gradients(
     return results
 
 
-def test_losses_and_gradients_equal_those_of_keras(pair: Pair, batch: Batch) -> None:
+def is_steady(network: ConvNet, image_11HW: torch.Tensor) -> bool:
+    """Whether rounding in fp32 can tip no ReLU and no maximum for this image.
+
+    One that is tipped sends a gradient another way, in any two programs that add up in different
+    order. Computed in float64; equal maxima, over a background, pass the same gradient.
+    """
+    gaps = []
+
+    def look(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        (x,) = inputs
+        if isinstance(layer, nn.ReLU):
+            distances = x.abs()
+        else:
+            windows = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+            highest = windows.topk(2).values
+            distances = highest[..., 0] - highest[..., 1]
+        scale = x.abs().max()
+        gaps.append(distances[distances > 1e-12 * scale].min() / scale)
+
+    network = copy.deepcopy(network).double().eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.ReLU | nn.MaxPool2d):
+            layer.register_forward_pre_hook(look)
+    with torch.inference_mode():
+        network(image_11HW.double())
+    return min(gaps) > STEADY
+
+
+def test_losses_and_gradients_equal_those_of_keras(pair: Pair, many: Batch) -> None:
     """In training, where gradients flow through the statistics of the batch in batch norm."""
+    candidates = (i for i in range(128) if is_steady(pair.ours, many.images[i : i + 1]))
+    steady = list(islice(candidates, 4))
+    batch = Batch(many.images[steady], many.labels[steady])
     pair.ours.train()
     for loss, (expected_loss, gradients) in keras_losses_and_gradients(pair.keras, batch).items():
         expected = in_our_layout(pair.keras, pair.ours, gradients)

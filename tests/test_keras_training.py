@@ -138,8 +138,16 @@ def train(
     dtype: torch.dtype,
     rate_factor: Callable[[int], float] | None = None,
 ) -> Trained:
-    """Train a network on both sides from the start that Keras draws."""
+    """Train a network on both sides from one start, whose biases are not zero.
+
+    With biases of zero, all that a convolution sees over an image's background is exactly zero,
+    and so close to it, on either side, in the frequency domain; a ReLU passes gradient on one.
+    """
     model = keras_reference.fresh_reference(recipe.network, seed=0, dropout=False)
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        if variable.name == "bias":
+            variable.assign(rng.normal(0, 0.1, variable.shape))
     config = compose(
         f"experiment={recipe.network}", "model.dropout=0", "trainer.gpus=0", *recipe.ours.split()
     )

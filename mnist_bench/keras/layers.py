@@ -51,7 +51,7 @@ def fill_from_keras(network: ConvNet, layers: Sequence[KerasLayer], source: str)
     stored = {kind: [layer for layer in layers if layer.kind == kind] for kind in _VARIABLES}
     matched = []
     for name, module in _weighted(network):
-        kind = _KINDS[type(module)]
+        kind = _kind(module)
         if not stored[kind]:
             raise DataError(f"{source} has no {kind} for {name} of this network, {module}.")
         layer = stored[kind].pop(0)
@@ -74,11 +74,6 @@ def fill_from_keras(network: ConvNet, layers: Sequence[KerasLayer], source: str)
 
 # --- The network's modules and Keras's kinds --------------------------------------------------
 
-_KINDS: dict[type[nn.Module], str] = {
-    nn.Conv2d: "Conv2D",
-    nn.Linear: "Dense",
-    nn.BatchNorm1d: "BatchNormalization",
-}
 # What Keras calls the variables of each kind, in its order.
 _VARIABLES = {
     "Conv2D": ("kernel", "bias"),
@@ -96,8 +91,21 @@ def _weighted(network: ConvNet) -> Iterator[tuple[str, nn.Module]]:
     """The names and modules that have weights, in order."""
     for part in (network.features, network.classifier):
         for name, module in part.named_children():
-            if type(module) in _KINDS:
+            if list(module.parameters()):
                 yield name, module
+
+
+def _kind(module: nn.Module) -> str:
+    """What Keras calls a module that has weights."""
+    match module:
+        case nn.Conv2d():
+            return "Conv2D"
+        case nn.Linear():
+            return "Dense"
+        case nn.BatchNorm1d():
+            return "BatchNormalization"
+        case _:
+            raise AssertionError(module)
 
 
 def _channels(network: ConvNet) -> int:

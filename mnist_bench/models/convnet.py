@@ -12,6 +12,7 @@ from mnist_bench.config import ModelConfig, Padding
 from mnist_bench.errors import ConfigError
 from mnist_bench.models.dropout import Dropout
 from mnist_bench.models.initializers import initialise
+from mnist_bench.models.layers import Conv2d, MaxPool2d, prefers_fourier
 
 IMAGE_SIZE = 28
 POOL_SIZE = 2
@@ -74,8 +75,9 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
                     f"{config.name} sees a {size} x {size} map, and its kernel can be at most that."
                 )
             size -= kernel_size - 1
-        layers[f"conv{i}"] = nn.Conv2d(
-            in_channels, out_channels, kernel_size, padding=config.padding.value
+        pixel_major = i < depth and prefers_fourier(out_channels, kernel_sizes[i])
+        layers[f"conv{i}"] = Conv2d(
+            in_channels, out_channels, kernel_size, config.padding.value, pixel_major
         )
         if i in config.pool_after:
             if size < POOL_SIZE:
@@ -84,10 +86,10 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
                     f"convolution {i} of {config.name}, too small to be pooled: choose smaller "
                     "kernels, or fewer poolings with model.pool_after."
                 )
-            layers[f"pool{i}"] = nn.MaxPool2d(POOL_SIZE)
+            layers[f"pool{i}"] = MaxPool2d(POOL_SIZE)
             size //= POOL_SIZE
         # Behind the pooling, as the two commute and a quarter is left to do.
-        layers[f"relu{i}"] = nn.ReLU(inplace=True)
+        layers[f"relu{i}"] = nn.ReLU()
         in_channels = out_channels
     return nn.Sequential(layers), in_channels * size * size
 
@@ -102,7 +104,7 @@ def _classifier(config: ModelConfig, in_features: int, num_classes: int) -> nn.S
         layers["dropout0"] = Dropout(rates[0])
     for i, (units, rate) in enumerate(zip(config.dense, rates[1:], strict=True), start=1):
         layers[f"dense{i}"] = nn.Linear(in_features, units)
-        layers[f"relu{i}"] = nn.ReLU(inplace=True)
+        layers[f"relu{i}"] = nn.ReLU()
         if config.batch_norm:
             layers[f"batch_norm{i}"] = nn.BatchNorm1d(
                 units, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM

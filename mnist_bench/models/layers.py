@@ -1,0 +1,110 @@
+"""PyTorch's convolution and pooling, computed another way where that is faster on a CPU.
+
+`benchmarks/results/` has what each way costs. N images, C channels (I in, O out), H rows, W
+columns, k rows and columns of a kernel, P rows and columns of the output. Tensors are (N, C, H, W)
+as in PyTorch, but some are *pixel-major*: in memory (H, W, N, C), where a pixel of the whole batch
+is one row.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mnist_bench.models.fourier import fourier_conv2d
+
+# From these on, the Fourier transform wins: benchmarks/results, `convolution`.
+FOURIER_KERNEL_SIZE = 5
+FOURIER_CHANNELS = 32
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that multiplies spectra or unrolled images where that is faster.
+
+    The function is the same up to rounding. `pixel_major` says in which layout the next layer
+    wants its input, where the layer has the choice.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, padding: str, pixel_major: bool
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding)
+        self.pixel_major = pixel_major
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not computes_on_cpu(input) or self.padding == "same":
+            return super().forward(input)
+        assert self.bias is not None
+        if self.in_channels == 1:
+            return self._unrolled(input[:, 0])
+        if prefers_fourier(self.in_channels, self.kernel_size[0]):
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+            x_HHNI = input.permute(2, 3, 0, 1).contiguous().to(dtype or input.dtype)
+            return fourier_conv2d(x_HHNI, self.weight, self.bias).permute(2, 3, 0, 1)
+        return super().forward(input)
+
+    def _unrolled(self, images_NHW: Tensor) -> Tensor:
+        """One product of matrices: the patch under each output pixel by the kernels."""
+        k = self.kernel_size[0]
+        size = images_NHW.shape[-1] - k + 1
+        if self.pixel_major:
+            images_HWN = images_NHW.permute(1, 2, 0).contiguous()
+            patches = images_HWN.unfold(0, size, 1).unfold(1, size, 1).permute(0, 1, 3, 4, 2)
+        else:
+            patches = images_NHW.unfold(1, size, 1).unfold(2, size, 1).permute(1, 2, 0, 3, 4)
+        pixels = patches.reshape(k * k, -1).T
+        output = F.linear(pixels, self.weight.flatten(1), self.bias).view(*patches.shape[2:], -1)
+        return output.permute(2, 3, 0, 1) if self.pixel_major else output.permute(0, 3, 1, 2)
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """A max pooling that keeps a pixel-major layout."""
+
+    kernel_size: int
+
+    def forward(self, input: Tensor) -> Tensor:
+        x_HWNC = input.permute(2, 3, 0, 1)
+        if not computes_on_cpu(input) or not x_HWNC.is_contiguous():
+            output: Tensor = super().forward(input)
+            return output
+        pooled_PQNC: Tensor = _PixelMajorPooling.apply(x_HWNC, self.kernel_size)
+        return pooled_PQNC.permute(2, 3, 0, 1)
+
+
+class _PixelMajorPooling(torch.autograd.Function):
+    """PyTorch's pooling of one channels_last image that has N * C channels."""
+
+    @staticmethod
+    def forward(ctx: Any, x_HWNC: Tensor, size: int) -> Tensor:
+        ctx.size = [size, size]
+        window = (ctx.size, ctx.size, [0, 0], [1, 1], False)
+        pooled, indices = torch.ops.aten.max_pool2d_with_indices(_as_one_image(x_HWNC), *window)
+        ctx.save_for_backward(x_HWNC, indices)
+        return _from_one_image(pooled, x_HWNC.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad_PQNC: Tensor) -> tuple[Tensor, None]:
+        x_HWNC, indices = ctx.saved_tensors
+        window = (ctx.size, ctx.size, [0, 0], [1, 1], False)
+        grad = torch.ops.aten.max_pool2d_with_indices_backward(
+            _as_one_image(grad_PQNC.contiguous()), _as_one_image(x_HWNC), *window, indices
+        )
+        return _from_one_image(grad, x_HWNC.shape), None
+
+
+def _as_one_image(x_HWNC: Tensor) -> Tensor:
+    return x_HWNC.flatten(2)[None].permute(0, 3, 1, 2)
+
+
+def _from_one_image(x_1LPQ: Tensor, shape_HWNC: torch.Size) -> Tensor:
+    return x_1LPQ[0].permute(1, 2, 0).view(*x_1LPQ.shape[2:], *shape_HWNC[2:])
+
+
+def prefers_fourier(in_channels: int, kernel_size: int) -> bool:
+    return in_channels >= FOURIER_CHANNELS and kernel_size >= FOURIER_KERNEL_SIZE
+
+
+def computes_on_cpu(input: Tensor) -> bool:
+    """In eager mode, that is: a compiler has its own ways."""
+    return input.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,0 +1,152 @@
+"""Our layers on a CPU against PyTorch's, in float64 and in the precisions of training."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mnist_bench.data.images import Images
+from mnist_bench.models.fourier import fourier_conv2d
+from mnist_bench.models.layers import Conv2d, MaxPool2d, prefers_fourier
+
+# Channels in and out, size of the map, size of the kernel: those of the published networks, and
+# others that are odd, as small as the kernel, or have a kernel of one.
+FOURIER_SHAPES = [(64, 128, 24, 7), (64, 128, 26, 5), (32, 64, 24, 5)]
+ODD_SHAPES = [(3, 5, 9, 4), (2, 3, 7, 7), (4, 1, 5, 1), (1, 2, 10, 3)]
+
+
+def pixel_major(x_NCHW: Tensor) -> Tensor:
+    return x_NCHW.permute(2, 3, 0, 1)
+
+
+def convolve(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, count: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Output and gradients of input, kernels and bias: of ours, and of PyTorch's in float64."""
+    torch.manual_seed(0)
+    inputs, outputs, size, k = shape
+    # Positive inputs, as behind a ReLU, put most of a spectrum into frequency 0.
+    x = (torch.randn(count, inputs, size, size) + 0.3).relu().to(dtype)
+    weight = torch.randn(outputs, inputs, k, k) / (inputs * k * k) ** 0.5
+    bias = torch.randn(outputs)
+    grad = torch.randn(count, outputs, size - k + 1, size - k + 1).to(dtype)
+
+    exact = [t.double().clone().requires_grad_() for t in (x, weight, bias)]
+    expected = F.conv2d(*exact)
+    expected.backward(grad.double())
+
+    parameter_dtype = torch.float64 if dtype is torch.float64 else torch.float32
+    x_HWNC = pixel_major(x).contiguous().requires_grad_()
+    parameters = [t.to(parameter_dtype).clone().requires_grad_() for t in (weight, bias)]
+    y_HWNC = fourier_conv2d(x_HWNC, *parameters)
+    y_HWNC.backward(pixel_major(grad))
+    found = [pixel_major(y_HWNC), pixel_major(x_HWNC.grad), *(t.grad for t in parameters)]
+    return found, [expected, *(t.grad for t in exact)]
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Root mean square of the error over that of the value."""
+    return float((found.detach().double() - expected).detach().norm() / expected.detach().norm())
+
+
+@pytest.mark.parametrize("shape", [*FOURIER_SHAPES, *ODD_SHAPES])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)],
+)
+def test_fourier_convolution_is_the_convolution(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, tolerance: float
+) -> None:
+    found, expected = convolve(shape, dtype, count=5)
+    for name, ours, theirs in zip(
+        ["output", "input", "kernels", "bias"], found, expected, strict=True
+    ):
+        assert ours.shape == theirs.shape
+        assert relative_error(ours, theirs) < tolerance, name
+
+
+@pytest.mark.parametrize("shape", FOURIER_SHAPES)
+def test_fourier_convolution_errs_no_more_than_the_direct_sum_in_float32(
+    shape: tuple[int, int, int, int],
+) -> None:
+    torch.manual_seed(1)
+    inputs, outputs, size, k = shape
+    x = (torch.randn(8, inputs, size, size) + 0.3).relu()
+    weight, bias = torch.randn(outputs, inputs, k, k) / k, torch.randn(outputs)
+    exact = F.conv2d(x.double(), weight.double(), bias.double())
+    direct = relative_error(F.conv2d(x, weight, bias), exact)
+    fourier = relative_error(
+        pixel_major(fourier_conv2d(pixel_major(x).contiguous(), weight, bias)), exact
+    )
+    assert fourier < 1.5 * direct
+
+
+def test_a_transform_first_used_in_an_evaluation_serves_training() -> None:
+    layer = Conv2d(32, 4, 9, "valid", pixel_major=False)  # a size that no other test uses
+    x = torch.randn(2, 32, 17, 17)
+    with torch.inference_mode():
+        layer(x)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 28])
+@pytest.mark.parametrize("to_fourier", [True, False])
+def test_the_first_convolution_is_pytorchs(images: Images, k: int, to_fourier: bool) -> None:
+    torch.manual_seed(0)
+    layer = Conv2d(1, 6, k, "valid", pixel_major=to_fourier).double()
+    x = (images.test_images[:4, None] / 255).double()
+    output = layer(x)
+    torch.testing.assert_close(output, F.conv2d(x, layer.weight, layer.bias))
+    in_memory = pixel_major(output) if to_fourier else output.permute(0, 2, 3, 1)
+    assert in_memory.is_contiguous()
+    grad = torch.randn_like(output)
+    ours = torch.autograd.grad(output, [layer.weight, layer.bias], grad)
+    theirs = torch.autograd.grad(
+        F.conv2d(x, layer.weight, layer.bias), [layer.weight, layer.bias], grad
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (Conv2d(32, 4, 5, "valid", pixel_major=False), 12),
+        (Conv2d(32, 4, 5, "same", pixel_major=False), 12),
+        (Conv2d(8, 4, 5, "valid", pixel_major=False), 12),
+        (Conv2d(32, 4, 3, "valid", pixel_major=False), 12),
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_convolution_is_pytorchs_however_it_is_computed(
+    layer: Conv2d, size: int, precision: str
+) -> None:
+    x = torch.randn(3, layer.in_channels, size, size)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        output = layer(x)
+    assert output.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+    exact = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=layer.padding)
+    assert relative_error(output, exact) < (1e-2 if precision == "bf16" else 1e-6)
+
+
+def test_fourier_is_preferred_where_it_was_measured_to_win() -> None:
+    assert prefers_fourier(in_channels=64, kernel_size=7)
+    assert prefers_fourier(in_channels=32, kernel_size=5)
+    assert not prefers_fourier(in_channels=64, kernel_size=3)
+
+
+@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pixel_major_pooling_is_pytorchs(size: int, dtype: torch.dtype) -> None:
+    """Whole numbers, so that there are ties: the first of equals gets the gradient."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 4, (5, 7, size, size)).to(dtype)
+    ours = pixel_major(pixel_major(x).contiguous()).requires_grad_()
+    theirs = x.clone().requires_grad_()
+    pooled, expected = MaxPool2d(2)(ours), F.max_pool2d(theirs, 2)
+    assert torch.equal(pooled, expected)
+    assert pixel_major(pooled).is_contiguous()
+    grad = torch.randn_like(expected)
+    pooled.backward(grad)
+    expected.backward(grad)
+    assert torch.equal(ours.grad, theirs.grad)
