@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-slow lint types clean
+.PHONY: train test test-slow lint types throughput clean
 
 train: $(READY)
 	$(BIN)/python train.py $(ARGS)
@@ -29,5 +29,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# Training throughput against other frameworks, in an environment that has them.
+throughput: .venv-peers/.ready
+	.venv-peers/bin/python -m benchmarks.throughput $(ARGS)
+
+.venv-peers/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --editable '.[peers]'
+	touch $@
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache *.egg-info

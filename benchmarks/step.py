@@ -29,8 +29,8 @@ from mnist_bench.config import TrainConfig, to_config
 from mnist_bench.models import ConvNet
 from mnist_bench.prepare import Prepared, prepare
 from mnist_bench.records import provenance
-from mnist_bench.run import build_learner
 from mnist_bench.screen import say
+from mnist_bench.step import build_learner
 
 ROOT = Path(__file__).parents[1]
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))

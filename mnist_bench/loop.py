@@ -78,11 +78,6 @@ class LoopSettings:
     refresh_seconds: float
 
 
-def count_steps(images: int, batch_size: int) -> int:
-    """Steps of an epoch; the last one takes what is left."""
-    return math.ceil(images / batch_size)
-
-
 def train(
     learner: Learner,
     splits: Splits,

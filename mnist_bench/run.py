@@ -23,10 +23,8 @@ from mnist_bench.checkpoint import (
 from mnist_bench.config import TestWeights, TrainConfig, Validation
 from mnist_bench.data.splits import Splits
 from mnist_bench.interrupt import Interrupted, StopRequest
-from mnist_bench.loop import EpochRecord, LoopSettings, Position, count_steps, train
-from mnist_bench.losses import LOSSES
-from mnist_bench.models import ConvNet, count_parameters, summarise
-from mnist_bench.optimizers import build_optimizer
+from mnist_bench.loop import EpochRecord, LoopSettings, Position, train
+from mnist_bench.models import count_parameters, summarise
 from mnist_bench.placement import Placement, keep_freed_memory, set_up_torch
 from mnist_bench.prepare import prepare
 from mnist_bench.records import (
@@ -40,9 +38,8 @@ from mnist_bench.records import (
     write_predictions,
     write_summary,
 )
-from mnist_bench.schedulers import build_scheduler
 from mnist_bench.screen import Screen, as_text, closing_table, format_seconds, layers_table, say
-from mnist_bench.step import Learner
+from mnist_bench.step import Learner, build_learner, count_steps
 from mnist_bench.tensorboard import Board
 
 
@@ -105,24 +102,6 @@ def repair_records(this: Run) -> None:
     write_metrics(this.folder, history)
     if history and this.position.step == 0 and best_record(history) is history[-1]:
         write_best(this)
-
-
-def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> Learner:
-    """A fresh network with its optimizer; weights are drawn on the CPU, alike for every device."""
-    network = placement.place(ConvNet(config.model, splits.num_classes))
-    optimizer = build_optimizer(config.optimizer, network.parameters())
-    steps = count_steps(len(splits.train), config.trainer.batch_size)
-    return Learner(
-        network=network,
-        forward=torch.compile(network) if config.trainer.compile else network,
-        loss=LOSSES[config.loss],
-        optimizer=optimizer,
-        scheduler=build_scheduler(config.scheduler, optimizer, config.trainer.epochs, steps),
-        scaler=placement.scaler(),
-        placement=placement,
-        scaling=splits.scaling,
-        clip_norm=config.trainer.clip_norm,
-    )
 
 
 # --- Act 2: train -----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """One training step, and one evaluation. N images, H rows, W columns, K classes."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,14 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from mnist_bench.data.splits import ImageSet, PixelScaling
+from mnist_bench.config import TrainConfig
+from mnist_bench.data.splits import ImageSet, PixelScaling, Splits
 from mnist_bench.losses import (
+    LOSSES,
     LossFunction,
     binary_cross_entropy,
     count_binary_correct,
     count_correct,
 )
+from mnist_bench.models import ConvNet
+from mnist_bench.optimizers import build_optimizer
 from mnist_bench.placement import Placement
+from mnist_bench.schedulers import build_scheduler
 
 # Images per forward pass of an evaluation: enough to fill a device, few enough for its memory.
 EVALUATION_BATCH = 500
@@ -114,3 +120,26 @@ class Learner:
             logits.append(logits_NK.float())
         self.network.train(was_training)
         return totals.averages(), torch.cat(logits).cpu()
+
+
+def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> Learner:
+    """A fresh network with its optimizer; weights are drawn on the CPU, alike for every device."""
+    network = placement.place(ConvNet(config.model, splits.num_classes))
+    optimizer = build_optimizer(config.optimizer, network.parameters())
+    steps = count_steps(len(splits.train), config.trainer.batch_size)
+    return Learner(
+        network=network,
+        forward=torch.compile(network) if config.trainer.compile else network,
+        loss=LOSSES[config.loss],
+        optimizer=optimizer,
+        scheduler=build_scheduler(config.scheduler, optimizer, config.trainer.epochs, steps),
+        scaler=placement.scaler(),
+        placement=placement,
+        scaling=splits.scaling,
+        clip_norm=config.trainer.clip_norm,
+    )
+
+
+def count_steps(images: int, batch_size: int) -> int:
+    """Steps of an epoch; the last one takes what is left."""
+    return math.ceil(images / batch_size)

@@ -1,8 +1,9 @@
 import sys
 
+import pytest
 import torch
 
-from benchmarks import step
+from benchmarks import step, throughput
 from mnist_bench.data.datasets import MNIST
 from mnist_bench.data.images import load_images
 from mnist_bench.models import ConvNet
@@ -50,3 +51,39 @@ def test_the_plain_network_is_the_same_function_in_the_usual_order(compose, mnis
     with torch.inference_mode():
         expected = network.double().eval()(images)
         torch.testing.assert_close(plain.double().eval()(images), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_the_throughput_benchmark_goes_on_from_what_it_measured(tmp_path, mnist_root, monkeypatch):
+    """With rounds too short to mean anything, and a contender that does not run."""
+    contenders = {name: throughput.CONTENDERS[name] for name in ("ours", "plain")}
+    monkeypatch.setattr(throughput, "CONTENDERS", {**contenders, "nobody": None})
+    monkeypatch.setattr(throughput, "ROUND_SECONDS", 0.001)
+    monkeypatch.setattr(throughput, "ROUNDS", 2)
+    monkeypatch.setenv("MNIST_BENCH_DATA", str(mnist_root))
+    arguments = ["throughput", "cnn5x5_single", "--batch-size", "16", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--precision", "fp32"])
+    throughput.main()
+    (path,) = tmp_path.glob("throughput-*.csv")
+    (first,) = tmp_path.glob("throughput-*.md")
+    rows = throughput.read_rows(path)
+    assert [(r.contender, r.precision) for r in rows] == [
+        ("ours", "fp32"),
+        ("plain", "fp32"),
+        ("ours, auto", "fp32"),
+    ]
+    assert rows[0].images_per_second == pytest.approx(16e3 / rows[0].ms_per_step, rel=1e-3)
+
+    monkeypatch.setattr(sys, "argv", [*arguments, "--precision", "fp32", "bf16"])
+    throughput.main()
+    again = throughput.read_rows(path)
+    assert again[:3] == rows
+    assert {r.precision for r in again[3:]} == {"bf16"}
+    assert first.read_text().count("| `cnn5x5_single` |") == 2
+
+
+def test_a_steps_operations_are_those_of_the_direct_sums():
+    """Forward, and twice that backward, but for the images' own gradient."""
+    first, second = 24 * 24 * 32 * 25, 20 * 20 * 64 * 32 * 25
+    dense = 10 * 10 * 64 * 128 + 128 * 10
+    expected = 2 * 16 * (2 * first + 3 * second + 3 * dense)
+    assert throughput.step_operations("cnn5x5", 16) == expected

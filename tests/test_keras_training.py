@@ -25,7 +25,7 @@ from mnist_bench.data.images import Images
 from mnist_bench.data.splits import ImageSet, split_images
 from mnist_bench.models import ConvNet
 from mnist_bench.placement import find_placement
-from mnist_bench.run import build_learner
+from mnist_bench.step import build_learner
 
 Compose = Callable[..., TrainConfig]
 STEPS = 20

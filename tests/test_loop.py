@@ -20,7 +20,7 @@ from mnist_bench.interrupt import Interrupted, StopRequest
 from mnist_bench.loop import LoopSettings, Position, train
 from mnist_bench.placement import set_up_torch
 from mnist_bench.prepare import prepare
-from mnist_bench.run import build_learner
+from mnist_bench.step import build_learner
 
 QUICK = ("data.limit=300", "trainer.batch_size=128", "trainer.gpus=0")
 
