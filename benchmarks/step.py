@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from mnist_bench.compose import CONF, compose
 from mnist_bench.config import TrainConfig, to_config
 from mnist_bench.models import ConvNet
+from mnist_bench.placement import find_placement
 from mnist_bench.prepare import Prepared, prepare
 from mnist_bench.records import provenance
 from mnist_bench.screen import say
@@ -161,6 +162,11 @@ def time_steps(step: Callable[[], None], count: int, synchronize: Callable[[], N
         step()
     synchronize()
     return (time.perf_counter() - start) / count
+
+
+def device_name() -> str:
+    """Of the device that `trainer.gpus=auto` finds."""
+    return find_placement(to_config(compose([])[0]).trainer).device_name
 
 
 def file_name_part(device_name: str) -> str:

@@ -29,7 +29,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import CONTENDERS
-from benchmarks.step import MODELS, ROOT, file_name_part, in_plain_layers
+from benchmarks.step import MODELS, ROOT, device_name, file_name_part, in_plain_layers
 from mnist_bench.compose import compose
 from mnist_bench.config import to_config
 from mnist_bench.models import ConvNet
@@ -184,10 +184,6 @@ def step_operations(model: str, batch_size: int) -> int:
     with FlopCounterMode(display=False) as counter:
         network(images).sum().backward()
     return int(counter.get_total_flops())
-
-
-def device_name() -> str:
-    return find_placement(to_config(compose([])[0]).trainer).device_name
 
 
 # --- Files ------------------------------------------------------------------------------------

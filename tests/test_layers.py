@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mnist_bench.data.images import Images
 from mnist_bench.models.fourier import fourier_conv2d
-from mnist_bench.models.layers import Conv2d, MaxPool2d, prefers_fourier
+from mnist_bench.models.layers import Conv2d, MaxPool2d
 
 # Channels in and out, size of the map, size of the kernel: those of the published networks, and
 # others that are odd, as small as the kernel, or have a kernel of one.
@@ -91,20 +91,16 @@ def test_a_transform_first_used_in_an_evaluation_serves_training() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 28])
-@pytest.mark.parametrize("to_fourier", [True, False])
-def test_the_first_convolution_is_pytorchs(images: Images, k: int, to_fourier: bool) -> None:
+def test_the_first_convolution_is_pytorchs_and_pixel_major(images: Images, k: int) -> None:
     torch.manual_seed(0)
-    layer = Conv2d(1, 6, k, "valid", pixel_major=to_fourier).double()
+    layer = Conv2d(1, 6, k, "valid", pixel_major=True).double()
     x = (images.test_images[:4, None] / 255).double()
-    output = layer(x)
-    torch.testing.assert_close(output, F.conv2d(x, layer.weight, layer.bias))
-    in_memory = pixel_major(output) if to_fourier else output.permute(0, 2, 3, 1)
-    assert in_memory.is_contiguous()
-    grad = torch.randn_like(output)
+    output, expected = layer(x), F.conv2d(x, layer.weight, layer.bias)
+    torch.testing.assert_close(output, expected)
+    assert pixel_major(output).is_contiguous()
+    grad = torch.randn_like(expected)
     ours = torch.autograd.grad(output, [layer.weight, layer.bias], grad)
-    theirs = torch.autograd.grad(
-        F.conv2d(x, layer.weight, layer.bias), [layer.weight, layer.bias], grad
-    )
+    theirs = torch.autograd.grad(expected, [layer.weight, layer.bias], grad)
     torch.testing.assert_close(ours, theirs)
 
 
@@ -127,12 +123,6 @@ def test_a_convolution_is_pytorchs_however_it_is_computed(
     assert output.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
     exact = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=layer.padding)
     assert relative_error(output, exact) < (1e-2 if precision == "bf16" else 1e-6)
-
-
-def test_fourier_is_preferred_where_it_was_measured_to_win() -> None:
-    assert prefers_fourier(in_channels=64, kernel_size=7)
-    assert prefers_fourier(in_channels=32, kernel_size=5)
-    assert not prefers_fourier(in_channels=64, kernel_size=3)
 
 
 @pytest.mark.parametrize("size", [8, 9])

@@ -1,29 +1,27 @@
 """PyTorch's convolution and pooling, computed another way where that is faster on a CPU.
 
-`benchmarks/results/` has what each way costs. N images, C channels (I in, O out), H rows, W
-columns, k rows and columns of a kernel, P rows and columns of the output. Tensors are (N, C, H, W)
-as in PyTorch, but some are *pixel-major*: in memory (H, W, N, C), where a pixel of the whole batch
-is one row.
+`benchmarks/results/` has what each way costs. N images, C channels (I in), H rows, W columns.
+Tensors are (N, C, H, W) as in PyTorch, but some are *pixel-major*: (H, W, N, C) in memory, where a
+pixel of the whole batch is one row.
 """
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnist_bench.models.fourier import fourier_conv2d
 
-# From these on, the Fourier transform wins: benchmarks/results, `convolution`.
+# From these on, the Fourier transform wins: benchmarks/results/layers-*.md.
 FOURIER_KERNEL_SIZE = 5
 FOURIER_CHANNELS = 32
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that multiplies spectra or unrolled images where that is faster.
+    """A convolution that is computed in the frequency domain where that is faster.
 
-    The function is the same up to rounding. `pixel_major` says in which layout the next layer
-    wants its input, where the layer has the choice.
+    The function is the same up to rounding. `pixel_major` says that the next layer wants its input
+    in that layout; it is changed here, so that the ReLU between has one layout both ways.
     """
 
     def __init__(
@@ -33,29 +31,27 @@ class Conv2d(nn.Conv2d):
         self.pixel_major = pixel_major
 
     def forward(self, input: Tensor) -> Tensor:
-        if not computes_on_cpu(input) or self.padding == "same":
+        if not computes_on_cpu(input) or self.padding != "valid":
             return super().forward(input)
-        assert self.bias is not None
-        if self.in_channels == 1:
-            return self._unrolled(input[:, 0])
         if prefers_fourier(self.in_channels, self.kernel_size[0]):
-            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-            x_HHNI = input.permute(2, 3, 0, 1).contiguous().to(dtype or input.dtype)
-            return fourier_conv2d(x_HHNI, self.weight, self.bias).permute(2, 3, 0, 1)
-        return super().forward(input)
+            return self._fourier(input)
+        output: Tensor = super().forward(input)
+        return _from_pixel_major(_to_pixel_major(output)) if self.pixel_major else output
 
-    def _unrolled(self, images_NHW: Tensor) -> Tensor:
-        """One product of matrices: the patch under each output pixel by the kernels."""
-        k = self.kernel_size[0]
-        size = images_NHW.shape[-1] - k + 1
-        if self.pixel_major:
-            images_HWN = images_NHW.permute(1, 2, 0).contiguous()
-            patches = images_HWN.unfold(0, size, 1).unfold(1, size, 1).permute(0, 1, 3, 4, 2)
-        else:
-            patches = images_NHW.unfold(1, size, 1).unfold(2, size, 1).permute(1, 2, 0, 3, 4)
-        pixels = patches.reshape(k * k, -1).T
-        output = F.linear(pixels, self.weight.flatten(1), self.bias).view(*patches.shape[2:], -1)
-        return output.permute(2, 3, 0, 1) if self.pixel_major else output.permute(0, 3, 1, 2)
+    def _fourier(self, input: Tensor) -> Tensor:
+        assert self.bias is not None
+        x_HWNI = _to_pixel_major(input)
+        if torch.is_autocast_enabled("cpu"):
+            x_HWNI = x_HWNI.to(torch.get_autocast_dtype("cpu"))
+        return _from_pixel_major(fourier_conv2d(x_HWNI, self.weight, self.bias))
+
+
+def _to_pixel_major(x_NCHW: Tensor) -> Tensor:
+    return x_NCHW.permute(2, 3, 0, 1).contiguous()
+
+
+def _from_pixel_major(x_HWNC: Tensor) -> Tensor:
+    return x_HWNC.permute(2, 3, 0, 1)
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -69,7 +65,7 @@ class MaxPool2d(nn.MaxPool2d):
             output: Tensor = super().forward(input)
             return output
         pooled_PQNC: Tensor = _PixelMajorPooling.apply(x_HWNC, self.kernel_size)
-        return pooled_PQNC.permute(2, 3, 0, 1)
+        return _from_pixel_major(pooled_PQNC)
 
 
 class _PixelMajorPooling(torch.autograd.Function):

@@ -1,0 +1,172 @@
+"""What our layers save on a CPU: `python -m benchmarks.layers [--write]`.
+
+Each published convolution and pooling that `mnist_bench/models/layers.py` computes in another way,
+forward and backward, beside PyTorch's own in channels_last; and the 3x3 convolutions, which are
+left to PyTorch, to show why. Last, the same steps with and without `keep_freed_memory`. Rounds of
+the contenders alternate; times are medians, ratios medians over the rounds' own ratios.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.step import ROOT, device_name, file_name_part
+from mnist_bench.models.fourier import fourier_conv2d
+from mnist_bench.models.layers import MaxPool2d
+from mnist_bench.placement import keep_freed_memory
+from mnist_bench.records import provenance
+from mnist_bench.screen import say
+
+ROUNDS = 7
+BATCH_SIZE = 128
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Channels in and out, size of the map, of the kernel: as in the published networks.
+LARGE = [(64, 128, 24, 7), (64, 128, 26, 5), (32, 64, 24, 5)]
+SMALL = [(64, 128, 26, 3), (32, 64, 26, 3)]
+POOLED = [(128, 18), (64, 20)]
+MEMORY_BATCHES = [128, 512]
+
+Step = Callable[[], object]
+
+
+def time_in_turns(ours: Step, theirs: Step) -> tuple[float, float, float]:
+    """Milliseconds of each, and the ratio."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS + 1):
+        for step, found in zip((ours, theirs), times, strict=True):
+            start = time.perf_counter()
+            step()
+            found.append((time.perf_counter() - start) * 1e3)
+    ratios = [a / b for a, b in zip(times[0][1:], times[1][1:], strict=True)]
+    medians = [statistics.median(found[1:]) for found in times]  # the first warms up
+    return medians[0], medians[1], statistics.median(ratios)
+
+
+def forward_and_backward(layer: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Step:
+    return lambda: layer(x).backward(grad)
+
+
+def pixel_major(x_NCHW: Tensor) -> Tensor:
+    return x_NCHW.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def convolution(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, batch_size: int = BATCH_SIZE
+) -> tuple[Step, Step]:
+    """Ours from channels_last to pixel-major, as behind a first convolution."""
+    inputs, outputs, size, k = shape
+    plain = nn.Conv2d(inputs, outputs, k).to(memory_format=torch.channels_last).to(dtype)
+    weight, bias = plain.weight.float().detach().requires_grad_(), plain.bias
+    x = channels_last(torch.rand(batch_size, inputs, size, size).to(dtype)).requires_grad_()
+    grad = torch.randn(batch_size, outputs, size - k + 1, size - k + 1).to(dtype)
+    assert bias is not None
+
+    def fourier(x: Tensor) -> Tensor:
+        y_PPNO = fourier_conv2d(x.permute(2, 3, 0, 1).contiguous(), weight, bias)
+        return y_PPNO.permute(2, 3, 0, 1)
+
+    return (
+        forward_and_backward(fourier, x, pixel_major(grad)),
+        forward_and_backward(plain, x, channels_last(grad)),
+    )
+
+
+def pooling(shape: tuple[int, int], dtype: torch.dtype) -> tuple[Step, Step]:
+    """Both from a pixel-major map, as the frequency domain leaves it."""
+    channels, size = shape
+    x = pixel_major(torch.randn(BATCH_SIZE, channels, size, size).to(dtype)).requires_grad_()
+    grad = torch.randn(BATCH_SIZE, channels, size // 2, size // 2).to(dtype)
+    return (
+        forward_and_backward(MaxPool2d(2), x, grad),
+        forward_and_backward(lambda x: F.max_pool2d(x, 2), x, grad),
+    )
+
+
+def rows() -> list[str]:
+    lines = []
+    for title, shapes in (("Fourier", LARGE), ("Fourier, not used", SMALL)):
+        for shape in shapes:
+            for name, dtype in DTYPES.items():
+                inputs, outputs, size, k = shape
+                what = f"{title}: {k}x{k}, {inputs} to {outputs} channels, from {size} x {size}"
+                lines.append(row(what, name, *time_in_turns(*convolution(shape, dtype))))
+    for channels, size in POOLED:
+        for name, dtype in DTYPES.items():
+            what = f"pooling: {channels} channels, {size} x {size}"
+            lines.append(row(what, name, *time_in_turns(*pooling((channels, size), dtype))))
+    return lines
+
+
+def row(what: str, precision: str, ours: float, theirs: float, ratio: float) -> str:
+    line = f"| {what} | {precision} | {ours:.1f} | {theirs:.1f} | {ratio:.2f} |"
+    say(line)
+    return line
+
+
+def memory_row(batch_size: int) -> str:
+    """The large convolution of `cnn5x5`, in processes that keep freed memory and that do not."""
+    command = [sys.executable, "-m", "benchmarks.layers", "--one", str(batch_size)]
+    found: dict[str, list[float]] = {"--keep": [], "--return": []}
+    for _ in range(3):
+        for what, times in found.items():
+            output = subprocess.check_output([*command, what], cwd=ROOT, text=True)
+            times.append(float(output))
+    kept, returned = (statistics.median(times) for times in found.values())
+    ratio = statistics.median(a / b for a, b in zip(*found.values(), strict=True))
+    return row(f"freed memory kept: Fourier, batch {batch_size}", "fp32", kept, returned, ratio)
+
+
+def time_one(batch_size: int, keep: bool) -> float:
+    """Milliseconds of the large convolution of `cnn5x5`, forward and backward."""
+    if keep:
+        keep_freed_memory()
+    ours, _ = convolution(LARGE[-1], torch.float32, batch_size)
+    return time_in_turns(ours, lambda: None)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--write", type=Path, nargs="?", const=ROOT / "benchmarks" / "results")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--return", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(time_one(arguments.one, arguments.keep))
+        return
+
+    memory = [memory_row(batch_size) for batch_size in MEMORY_BATCHES]
+    keep_freed_memory()
+    lines = rows() + memory
+    if arguments.write:
+        device, versions = device_name(), provenance()
+        header = [
+            f"# Layers on {device}",
+            "",
+            f"`python -m benchmarks.layers` on {versions['started'][:10]}, commit "
+            f"{versions['git_commit']}, torch {versions['versions']['torch']}. Forward and "
+            f"backward, batch {BATCH_SIZE} unless it says otherwise, medians of {ROUNDS} rounds in "
+            "turns. *Fourier, not used* are convolutions that are left to PyTorch.",
+            "",
+            "| layer | precision | ours, ms | PyTorch's, ms | ours / PyTorch's |",
+            "| --- | --- | ---: | ---: | ---: |",
+        ]
+        path = arguments.write / f"layers-{file_name_part(device)}.md"
+        path.write_text("\n".join([*header, *lines]) + "\n")
+        say(f"Written to {path}")
+
+
+if __name__ == "__main__":
+    main()
