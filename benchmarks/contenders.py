@@ -37,14 +37,14 @@ def ours(config: TrainConfig, splits: Splits) -> Train:
     splits = splits.to(placement.device)
     learner = build_learner(config, placement, splits)
     totals = learner.new_totals()
-    images, labels, size = splits.train.images, splits.train.labels, config.trainer.batch_size
+    count, size = len(splits.train), config.trainer.batch_size
 
     def train(steps: int) -> float:
         placement.synchronize()
         start = time.perf_counter()
-        order = torch.randperm(len(labels), device=labels.device)[: steps * size]
+        order = torch.randperm(count, device=placement.device)[: steps * size]
         for batch in order.split(size):
-            learner.step(images[batch], labels[batch], totals)
+            learner.step(splits.train, batch, totals)
         placement.synchronize()
         return time.perf_counter() - start
 

@@ -89,7 +89,7 @@ def build_steps(config: TrainConfig, prepared: Prepared) -> dict[str, Callable[[
     batch = torch.arange(config.trainer.batch_size, device=placement.device)
 
     def ours() -> None:
-        learner.step(splits.train.images[batch], splits.train.labels[batch], totals)
+        learner.step(splits.train, batch, totals)
 
     images, labels = splits.scaling(splits.train.images[batch]), splits.train.labels[batch]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(placement.precision.name)

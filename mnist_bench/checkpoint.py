@@ -18,6 +18,8 @@ from mnist_bench.step import Learner
 
 LAST = Path("checkpoints", "last.pt")
 BEST = Path("checkpoints", "best.pt")
+# Of an optimizer's settings, those that follow the device.
+PLACED = {"lr", "capturable", "foreach", "fused"}
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -85,9 +87,8 @@ def training_state(learner: Learner, position: Position) -> dict[str, Any]:
     return {
         "network": learner.network.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
-        "scheduler": learner.scheduler.state_dict(),
         "scaler": learner.scaler.state_dict(),
-        "learning_rate": learner.last_learning_rate,
+        "steps": learner.steps,
         "position": position.state_dict(),
         "rng": {
             "cpu": torch.get_rng_state(),
@@ -99,22 +100,19 @@ def training_state(learner: Learner, position: Position) -> dict[str, Any]:
 def restore_training(state: dict[str, Any], learner: Learner, position: Position) -> None:
     """Put a learner, a position and the random number generators back to `state`."""
     learner.network.load_state_dict(state["network"])
-    learner.optimizer.load_state_dict(state["optimizer"])
-    restore_scheduler(state["scheduler"], learner)
+    _restore_optimizer(learner.optimizer, state["optimizer"])
     if state["scaler"]:  # empty if the run did not begin in fp16
         learner.scaler.load_state_dict(state["scaler"])
-    learner.last_learning_rate = state["learning_rate"]
+    learner.steps = state["steps"]
     position.load_state_dict(state["position"])
     torch.set_rng_state(state["rng"]["cpu"])
     if learner.placement.device.type == "cuda" and state["rng"]["cuda"] is not None:
         torch.cuda.set_rng_state(state["rng"]["cuda"], learner.placement.device)
 
 
-def restore_scheduler(state: dict[str, Any], learner: Learner) -> None:
-    """Put the schedule back to its step, at the rate it has there if there are more epochs now."""
-    scheduler = learner.scheduler
-    scheduler.load_state_dict(state)
-    for group, base_lr, factor in zip(
-        learner.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-    ):
-        group["lr"] = base_lr * factor(scheduler.last_epoch)
+def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Its state, but not where it is computed: that is for this run's device to say."""
+    here = [{key: group[key] for key in PLACED & group.keys()} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, placed in zip(optimizer.param_groups, here, strict=True):
+        group.update(placed)

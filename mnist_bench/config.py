@@ -248,6 +248,7 @@ class TrainerConfig:
     )
     precision: Precision = MISSING
     compile: bool = MISSING
+    cuda_graphs: bool = MISSING
     deterministic: bool = MISSING
     clip_norm: float | None = allowed(
         lambda v: v is None or v > 0, "a number above 0, or null for no clipping"

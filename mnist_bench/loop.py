@@ -99,7 +99,7 @@ def train(
         record = _record(learner, position, validation)
         position.history.append(record)
         position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
-        position.totals = learner.new_totals()
+        position.totals.reset()
         yield record
         stop.check()
 
@@ -119,7 +119,7 @@ def train_epoch(
     start = time.perf_counter() - position.seconds
     seen, shown = position.step, time.perf_counter()
     for batch in batches[position.step :]:
-        learner.step(images.images[batch], images.labels[batch], position.totals)
+        learner.step(images, batch, position.totals)
         position.step += 1
         if stop.signal_number is not None or time.perf_counter() - shown > settings.refresh_seconds:
             averages = position.totals.averages()  # waits for the device

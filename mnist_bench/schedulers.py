@@ -1,9 +1,7 @@
-"""Learning rate schedules, as the factor that each step puts on the optimizer's learning rate."""
+"""Learning rate schedules: the rate of each step, from the step's number alone."""
 
 import math
-
-import torch
-from torch.optim.lr_scheduler import LambdaLR
+from collections.abc import Callable
 
 from mnist_bench.config import (
     ConstantConfig,
@@ -12,6 +10,9 @@ from mnist_bench.config import (
     SchedulerConfig,
     StepConfig,
 )
+
+# From the number of a step, counted from 0, to its learning rate.
+Schedule = Callable[[int], float]
 
 
 def learning_rate_factor(
@@ -37,14 +38,9 @@ def _cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-def build_scheduler(
-    config: SchedulerConfig,
-    optimizer: torch.optim.Optimizer,
-    epochs: int,
-    steps_per_epoch: int,
-) -> LambdaLR:
-    """A scheduler to be stepped after every optimizer step."""
+def build_schedule(
+    config: SchedulerConfig, lr: float, epochs: int, steps_per_epoch: int
+) -> Schedule:
+    """The learning rate of each step of a training whose optimizer is configured with `lr`."""
     total_steps = epochs * steps_per_epoch
-    return LambdaLR(
-        optimizer, lambda step: learning_rate_factor(config, step, total_steps, steps_per_epoch)
-    )
+    return lambda step: lr * learning_rate_factor(config, step, total_steps, steps_per_epoch)

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from mnist_bench.config import TrainConfig
 from mnist_bench.data.splits import ImageSet, PixelScaling, Splits
+from mnist_bench.graphs import StepGraph, build_graph, can_record
 from mnist_bench.losses import (
     LOSSES,
     LossFunction,
@@ -20,10 +21,10 @@ from mnist_bench.losses import (
 from mnist_bench.models import ConvNet
 from mnist_bench.optimizers import build_optimizer
 from mnist_bench.placement import Placement
-from mnist_bench.schedulers import build_scheduler
+from mnist_bench.schedulers import Schedule, build_schedule
 
 # Images per forward pass of an evaluation: enough to fill a device, few enough for its memory.
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,16 @@ class Totals:
         self.images = 0
         self.binary = binary
 
+    def reset(self) -> None:
+        self.sums.zero_()
+        self.images = 0
+
     def add(self, loss: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
+        """Add a batch to the sums; `images` is for the caller to count."""
         count, self.outputs_per_image = logits_NK.shape
         correct = count_correct(logits_NK, labels_N)
         binary = count_binary_correct(logits_NK, labels_N) if self.binary else correct
         self.sums += torch.stack([loss * count, correct, binary])
-        self.images += count
 
     def averages(self) -> Averages:
         """Waits for the device."""
@@ -65,7 +70,7 @@ class Totals:
         }
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        self.sums = torch.as_tensor(state["sums"], device=self.sums.device)
+        self.sums.copy_(torch.as_tensor(state["sums"]))
         self.outputs_per_image = int(state["outputs_per_image"])
         self.images = int(state["images"])
 
@@ -79,21 +84,38 @@ class Learner:
     forward: Callable[[Tensor], Tensor]
     loss: LossFunction
     optimizer: torch.optim.Optimizer
-    scheduler: LambdaLR
+    schedule: Schedule
     scaler: torch.amp.GradScaler
     placement: Placement
     scaling: PixelScaling
     clip_norm: float | None = None
-    last_learning_rate: float = 0.0
+    # Takes steps by replaying one, where the device can do that.
+    graph: StepGraph | None = None
+    steps: int = 0  # taken so far
+
+    @property
+    def last_learning_rate(self) -> float:
+        return self.schedule(self.steps - 1)
 
     def new_totals(self) -> Totals:
         return Totals(self.placement.device, binary=self.loss is binary_cross_entropy)
 
-    def step(self, images_NHW: Tensor, labels_N: Tensor, totals: Totals) -> None:
-        """Train on a batch, uint8 (N, H, W) and int64 (N,) on the device; add it to `totals`."""
+    def step(self, images: ImageSet, batch_N: Tensor, totals: Totals) -> None:
+        """Train on the images that `batch_N` (int64, on the device) picks; add them to `totals`."""
+        self._set_learning_rate(self.schedule(self.steps))
+        if self.graph is None:
+            self.compute(images, batch_N, totals)
+        else:
+            self.graph.step(partial(self.compute, images, totals=totals), batch_N)
+        self.steps += 1
+        totals.images += len(batch_N)
+
+    def compute(self, images: ImageSet, batch_N: Tensor, totals: Totals) -> None:
+        """All that a step does on the device; nothing in it waits for it."""
+        batch = images[batch_N]
         with self.placement.autocast():
-            logits_NK = self.forward(self.scaling(images_NHW))
-        loss = self.loss(logits_NK, labels_N)
+            logits_NK = self.forward(self.scaling(batch.images))
+        loss = self.loss(logits_NK, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.clip_norm is not None:
@@ -101,9 +123,14 @@ class Learner:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.last_learning_rate = self.optimizer.param_groups[0]["lr"]
-        self.scheduler.step()
-        totals.add(loss.detach(), logits_NK.detach(), labels_N)
+        totals.add(loss.detach(), logits_NK.detach(), batch.labels)
+
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # on the device, where a graph reads it
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     @torch.inference_mode()
     def evaluate(self, images: ImageSet) -> tuple[Averages, Tensor]:
@@ -112,11 +139,13 @@ class Learner:
         self.network.eval()
         totals = self.new_totals()
         logits = []
-        for start in range(0, len(images), EVALUATION_BATCH):
-            batch = images[start : start + EVALUATION_BATCH]
+        size = EVALUATION_BATCH[self.placement.device.type]
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
             with self.placement.autocast():
                 logits_NK = self.network(self.scaling(batch.images))
             totals.add(self.loss(logits_NK, batch.labels), logits_NK, batch.labels)
+            totals.images += len(batch.labels)
             logits.append(logits_NK.float())
         self.network.train(was_training)
         return totals.averages(), torch.cat(logits).cpu()
@@ -125,18 +154,23 @@ class Learner:
 def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> Learner:
     """A fresh network with its optimizer; weights are drawn on the CPU, alike for every device."""
     network = placement.place(ConvNet(config.model, splits.num_classes))
-    optimizer = build_optimizer(config.optimizer, network.parameters())
+    optimizer = build_optimizer(
+        config.optimizer, network.parameters(), can_record(config.trainer, placement)
+    )
     steps = count_steps(len(splits.train), config.trainer.batch_size)
     return Learner(
         network=network,
         forward=torch.compile(network) if config.trainer.compile else network,
         loss=LOSSES[config.loss],
         optimizer=optimizer,
-        scheduler=build_scheduler(config.scheduler, optimizer, config.trainer.epochs, steps),
+        schedule=build_schedule(
+            config.scheduler, config.optimizer.lr, config.trainer.epochs, steps
+        ),
         scaler=placement.scaler(),
         placement=placement,
         scaling=splits.scaling,
         clip_norm=config.trainer.clip_norm,
+        graph=build_graph(config.trainer, placement, optimizer),
     )
 
 

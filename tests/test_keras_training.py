@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from keras_reference import Tensors, double_precision, in_our_layout, to_logits
-from torch.optim.lr_scheduler import LambdaLR
 
 from mnist_bench.config import TrainConfig
 from mnist_bench.data.images import Images
@@ -154,16 +153,17 @@ def train(
     splits = split_images(images, config.data)
     learner = build_learner(config, find_placement(config.trainer), splits)
     if rate_factor is not None:
-        learner.scheduler = LambdaLR(learner.optimizer, rate_factor)
+        exact = learner.schedule
+        learner.schedule = lambda step: exact(step) * rate_factor(step)
     network = learner.network.to(dtype).train()
     assert isinstance(network, ConvNet)
     start = in_our_layout(model, network)
     network.load_state_dict(start, strict=False)
 
     our_losses = []
-    for batch in batches(splits.train, batch_size):
+    for batch in torch.arange(STEPS * batch_size).split(batch_size):
         totals = learner.new_totals()
-        learner.step(batch.images, batch.labels, totals)
+        learner.step(splits.train, batch, totals)
         our_losses.append(totals.averages().loss)
 
     keras_losses = []

@@ -283,3 +283,19 @@ def test_plain_optimizers_equal_pytorchs_own(
     expected = apply(reference([weight]), weight, gradients())
     found = trajectory(compose, f"optimizer={option}", *overrides)
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_keras_adam_on_the_device_is_keras_adam(compose):
+    """The form that a CUDA graph can hold, here on the CPU, against the fused one."""
+    config = compose("optimizer=keras_adam", "optimizer.weight_decay=0.01").optimizer
+    found = []
+    for capturable in (False, True):
+        torch.manual_seed(0)
+        weights = [torch.randn(5, 4).requires_grad_(), torch.randn(3).requires_grad_()]
+        optimizer = build_optimizer(config, weights, capturable)
+        for _ in range(30):
+            for weight in weights:
+                weight.grad = torch.randn_like(weight) * 1e-4
+            optimizer.step()
+        found.append([weight.detach() for weight in weights])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-7)

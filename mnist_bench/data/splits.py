@@ -25,7 +25,7 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: slice) -> "ImageSet":
+    def __getitem__(self, index: slice | Tensor) -> "ImageSet":
         return ImageSet(self.images[index], self.labels[index])
 
     def to(self, device: torch.device) -> "ImageSet":
