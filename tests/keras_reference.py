@@ -5,6 +5,7 @@ neither its layers nor its arithmetic has anything in common with PyTorch's.
 """
 
 import copy
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import torch
 from keras.layers import BatchNormalization, Dense, Dropout, Flatten, MaxPooling2D, Softmax
 from keras.src import backend
 from keras.src.backend.common import dtypes
+from torch import nn
 
 from mnist_bench.data.images import Images
 from mnist_bench.keras.layers import KerasLayer, fill_from_keras
@@ -227,3 +229,35 @@ def _set_keras_precision(dtype: str) -> None:
     jax.config.update("jax_enable_x64", dtype == "float64")
     keras.config.set_floatx(dtype)
     keras.config.set_dtype_policy(dtype)
+
+
+# --- Away from kinks --------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def steady_images(network: ConvNet, images_N1HW: torch.Tensor, margin: float) -> torch.Tensor:
+    """For which images, bool (N,), rounding can tip no ReLU and no maximum.
+
+    One that is tipped sends a gradient another way, in any two programs that add up in different
+    order. `margin` is how far from tipping, as a share of the largest value of a map; computed in
+    float64. Equal maxima, over a background, count as steady: they pass the same gradient.
+    """
+    steady = torch.ones(len(images_N1HW), dtype=torch.bool)
+
+    def look(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        (x,) = inputs
+        if isinstance(layer, nn.ReLU):
+            distances = x.abs()
+        else:
+            highest = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).topk(2).values
+            distances = highest[..., 0] - highest[..., 1]
+        relative = distances.flatten(1) / x.flatten(1).abs().amax(1, keepdim=True)
+        relative[relative < 1e-12] = math.inf
+        steady.logical_and_(relative.amin(1) > margin)
+
+    network = copy.deepcopy(network).double().eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.ReLU | nn.MaxPool2d):
+            layer.register_forward_pre_hook(look)
+    network(images_N1HW.double())
+    return steady

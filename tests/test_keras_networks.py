@@ -3,12 +3,10 @@
 N images, C channels, H rows, W columns, K classes.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import jax
 import keras
@@ -21,9 +19,9 @@ from keras_reference import (
     double_precision,
     in_our_layout,
     relative_error,
+    steady_images,
     to_logits,
 )
-from torch import nn
 
 from mnist_bench.config import Loss, TrainConfig
 from mnist_bench.data.images import Images
@@ -156,38 +154,10 @@ def keras_losses_and_gradients(
     return results
 
 
-def is_steady(network: ConvNet, image_11HW: torch.Tensor) -> bool:
-    """Whether rounding in fp32 can tip no ReLU and no maximum for this image.
-
-    One that is tipped sends a gradient another way, in any two programs that add up in different
-    order. Computed in float64; equal maxima, over a background, pass the same gradient.
-    """
-    gaps = []
-
-    def look(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        (x,) = inputs
-        if isinstance(layer, nn.ReLU):
-            distances = x.abs()
-        else:
-            windows = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
-            highest = windows.topk(2).values
-            distances = highest[..., 0] - highest[..., 1]
-        scale = x.abs().max()
-        gaps.append(distances[distances > 1e-12 * scale].min() / scale)
-
-    network = copy.deepcopy(network).double().eval()
-    for layer in network.modules():
-        if isinstance(layer, nn.ReLU | nn.MaxPool2d):
-            layer.register_forward_pre_hook(look)
-    with torch.inference_mode():
-        network(image_11HW.double())
-    return min(gaps) > STEADY
-
-
 def test_losses_and_gradients_equal_those_of_keras(pair: Pair, many: Batch) -> None:
     """In training, where gradients flow through the statistics of the batch in batch norm."""
-    candidates = (i for i in range(128) if is_steady(pair.ours, many.images[i : i + 1]))
-    steady = list(islice(candidates, 4))
+    steady = steady_images(pair.ours, many.images, STEADY).nonzero().flatten()[:8]
+    assert len(steady) == 8
     batch = Batch(many.images[steady], many.labels[steady])
     pair.ours.train()
     for loss, (expected_loss, gradients) in keras_losses_and_gradients(pair.keras, batch).items():
