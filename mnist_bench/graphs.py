@@ -69,12 +69,11 @@ class StepGraph:
     taken: int = 0
     batch: Tensor | None = None  # the one that the graph reads
     replay: Callable[[], None] | None = None
-    failed: bool = False
 
     def step(self, work: Callable[[Tensor], None], batch_N: Tensor) -> None:
         """Do `work` on the images that `batch_N` picks."""
         full = len(batch_N) == self.batch_size
-        if full and self.taken == WARM_UP_STEPS and not self.failed:
+        if full and self.taken == WARM_UP_STEPS:  # once, whether it works or not
             self._record(work, batch_N)
         if full and self.replay is not None:
             assert self.batch is not None
@@ -89,7 +88,6 @@ class StepGraph:
         try:
             self.replay = self.recorder.record(lambda: work(held_N))
         except RuntimeError as error:
-            self.failed = True
             reason = str(error).splitlines()[0]
             warnings.warn(f"Training goes on without a CUDA graph: {reason}", stacklevel=2)
         self.batch = held_N
