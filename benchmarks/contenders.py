@@ -24,6 +24,7 @@ from mnist_bench.keras.layers import to_keras
 from mnist_bench.models import ConvNet
 from mnist_bench.placement import find_placement, keep_freed_memory
 from mnist_bench.prepare import prepare
+from mnist_bench.replicas import Replicas
 from mnist_bench.step import build_learner
 
 # Trains so many steps and returns the seconds.
@@ -36,15 +37,16 @@ def ours(config: TrainConfig, splits: Splits) -> Train:
     keep_freed_memory()
     splits = splits.to(placement.device)
     learner = build_learner(config, placement, splits)
-    totals = learner.new_totals()
+    totals = [learner.new_totals()]
     count, size = len(splits.train), config.trainer.batch_size
+    alone = Replicas([learner], size)
 
     def train(steps: int) -> float:
         placement.synchronize()
         start = time.perf_counter()
         order = torch.randperm(count, device=placement.device)[: steps * size]
         for batch in order.split(size):
-            learner.step(splits.train, batch, totals)
+            alone.step(splits.train, batch[None], totals)
         placement.synchronize()
         return time.perf_counter() - start
 

@@ -30,6 +30,7 @@ from mnist_bench.models import ConvNet
 from mnist_bench.placement import find_placement
 from mnist_bench.prepare import Prepared, prepare
 from mnist_bench.records import provenance
+from mnist_bench.replicas import Replicas
 from mnist_bench.screen import say
 from mnist_bench.step import build_learner
 
@@ -85,11 +86,12 @@ def build_steps(config: TrainConfig, prepared: Prepared) -> dict[str, Callable[[
     placement = prepared.placement
     splits = prepared.splits.to(placement.device)
     learner = build_learner(config, placement, splits)
-    totals = learner.new_totals()
+    alone = Replicas([learner], config.trainer.batch_size)
+    totals = [learner.new_totals()]
     batch = torch.arange(config.trainer.batch_size, device=placement.device)
 
     def ours() -> None:
-        learner.step(splits.train, batch, totals)
+        alone.step(splits.train, batch[None], totals)
 
     images, labels = splits.scaling(splits.train.images[batch]), splits.train.labels[batch]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(placement.precision.name)

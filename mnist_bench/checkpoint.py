@@ -88,7 +88,6 @@ def training_state(learner: Learner, position: Position) -> dict[str, Any]:
         "network": learner.network.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
         "scaler": learner.scaler.state_dict(),
-        "steps": learner.steps,
         "position": position.state_dict(),
         "rng": {
             "cpu": torch.get_rng_state(),
@@ -103,7 +102,6 @@ def restore_training(state: dict[str, Any], learner: Learner, position: Position
     _restore_optimizer(learner.optimizer, state["optimizer"])
     if state["scaler"]:  # empty if the run did not begin in fp16
         learner.scaler.load_state_dict(state["scaler"])
-    learner.steps = state["steps"]
     position.load_state_dict(state["position"])
     torch.set_rng_state(state["rng"]["cpu"])
     if learner.placement.device.type == "cuda" and state["rng"]["cuda"] is not None:

@@ -27,9 +27,9 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def allowed(test: Callable[[Any], bool], text: str) -> Any:
+def allowed(test: Callable[[Any], bool], text: str, default: Any = MISSING) -> Any:
     """Declare a field's range: `test` holds for what is allowed, `text` completes "must be …"."""
-    return field(default=MISSING, metadata={"test": test, "text": text})
+    return field(default=default, metadata={"test": test, "text": text})
 
 
 def positive() -> Any:
@@ -51,8 +51,8 @@ def decays() -> Any:
     return allowed(holds, "two numbers from 0 to below 1")
 
 
-def at_least(low: int) -> Any:
-    return allowed(lambda v: v >= low, f"a whole number of at least {low}")
+def at_least(low: int, default: Any = MISSING) -> Any:
+    return allowed(lambda v: v >= low, f"a whole number of at least {low}", default)
 
 
 def each(test: Callable[[Any], bool], text: str) -> Any:
@@ -243,6 +243,7 @@ class TestWeights(Enum):
 class TrainerConfig:
     epochs: int = at_least(1)
     batch_size: int = at_least(1)
+    replicas: int = at_least(1, default=1)  # saved runs of before this key go on
     gpus: int | str = allowed(
         lambda v: v == "auto" or (_whole(v) and v >= 0), "auto, 0 for the CPU, or a number of GPUs"
     )
@@ -260,6 +261,8 @@ class TrainerConfig:
 
 # --- The whole --------------------------------------------------------------------------------
 
+SEEDS = 2**32
+
 
 class Loss(Enum):
     cross_entropy = "cross_entropy"
@@ -273,7 +276,7 @@ class TrainConfig:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    seed: int = allowed(lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295")
+    seed: int = allowed(lambda v: 0 <= v < SEEDS, f"a whole number from 0 to {SEEDS - 1}")
     loss: Loss = MISSING
     resume: str | None = None
     imported_from: str | None = None
@@ -354,6 +357,12 @@ def check(config: TrainConfig) -> None:
         raise ConfigError(
             "trainer.test_weights=best with data.validation=test would choose weights on the test "
             "set: validate on held-out images, or set trainer.test_weights=last."
+        )
+    last_seed = config.seed + config.trainer.replicas - 1
+    if last_seed >= SEEDS:
+        raise ConfigError(
+            f"trainer.replicas={config.trainer.replicas} from seed={config.seed} needs seeds up to "
+            f"{last_seed}: they end at {SEEDS - 1}."
         )
     sgd = config.optimizer
     if isinstance(sgd, SGDConfig) and sgd.nesterov and sgd.momentum == 0:

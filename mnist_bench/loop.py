@@ -1,14 +1,18 @@
-"""The training loop."""
+"""The training loop, of one network or of several side by side."""
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from mnist_bench.data.splits import ImageSet, Splits, epoch_order
-from mnist_bench.errors import TrainingError
+from mnist_bench.errors import Diverged
 from mnist_bench.interrupt import StopRequest
+from mnist_bench.replicas import Replicas
 from mnist_bench.step import Averages, Learner, Totals
 
 
@@ -18,7 +22,8 @@ class EpochRecord:
 
     Training figures are running means over the epoch, with dropout on, while the weights move;
     validation figures are measured at its end (as Keras does both). `learning_rate` is that of the
-    last step, `seconds` the time of the training steps alone.
+    last step, `seconds` the time of the training steps alone, of all networks that trained side by
+    side; `images_per_second` is this one's.
     """
 
     epoch: int
@@ -59,14 +64,24 @@ class Position:
         self.history = [EpochRecord(**record) for record in state["history"]]
 
 
+@dataclass
+class Training:
+    """A network on its way; `seed` sets the order of its images."""
+
+    learner: Learner
+    position: Position
+    seed: int
+
+
 @dataclass(frozen=True)
 class Progress:
-    """A glance at an epoch in progress."""
+    """A glance at an epoch in progress; loss and accuracy are means over the networks."""
 
     epoch: int
     step: int
     seconds: float
-    averages: Averages
+    loss: float
+    accuracy: float
     images_per_second: float
 
 
@@ -74,88 +89,113 @@ class Progress:
 class LoopSettings:
     epochs: int
     batch_size: int
-    seed: int
     refresh_seconds: float
 
 
 def train(
-    learner: Learner,
+    trainings: Sequence[Training],
     splits: Splits,
-    position: Position,
     settings: LoopSettings,
     stop: StopRequest,
     show: Callable[[Progress], None],
-) -> Iterator[EpochRecord]:
-    """Train from `position` to the last epoch, and yield a record at the end of each.
+) -> Iterator[list[EpochRecord]]:
+    """Train from where the networks are to the last epoch; yields a record of each at its end.
+
+    The networks must all be at the same epoch and step.
 
     Raises:
-        TrainingError: the loss is no longer finite.
-        Interrupted: a signal has asked to stop; `position` is between two steps and can be saved.
+        Diverged: the loss of one is no longer finite.
+        Interrupted: a signal has asked to stop; all are between two steps and can be saved.
     """
-    while position.epoch <= settings.epochs:
-        train_epoch(learner, splits.train, position, settings, stop, show)
-        validation, _ = learner.evaluate(splits.validation)
-        _check_finite(validation, f"in the validation after epoch {position.epoch}")
-        record = _record(learner, position, validation)
-        position.history.append(record)
-        position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
-        position.totals.reset()
-        yield record
+    replicas = Replicas([training.learner for training in trainings], settings.batch_size)
+    while trainings[0].position.epoch <= settings.epochs:
+        train_epoch(replicas, trainings, splits.train, settings, stop, show)
+        where = f"in the validation after epoch {trainings[0].position.epoch}"
+        validations = [training.learner.evaluate(splits.validation)[0] for training in trainings]
+        _check_finite(validations, where)
+        records = []
+        for training, validation in zip(trainings, validations, strict=True):
+            position = training.position
+            records.append(_record(training, validation))
+            position.history.append(records[-1])
+            position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
+            position.totals.reset()
+        yield records
         stop.check()
 
 
 def train_epoch(
-    learner: Learner,
+    replicas: Replicas,
+    trainings: Sequence[Training],
     images: ImageSet,
-    position: Position,
     settings: LoopSettings,
     stop: StopRequest,
     show: Callable[[Progress], None],
 ) -> None:
     """Take the steps of the epoch in progress that are not done yet."""
-    order = epoch_order(len(images), settings.seed, position.epoch).to(images.images.device)
-    batches = order.split(settings.batch_size)
-    learner.network.train()
-    start = time.perf_counter() - position.seconds
-    seen, shown = position.step, time.perf_counter()
-    for batch in batches[position.step :]:
-        learner.step(images, batch, position.totals)
-        position.step += 1
+    positions = [training.position for training in trainings]
+    first = positions[0]
+    orders = [epoch_order(len(images), training.seed, first.epoch) for training in trainings]
+    batches = torch.stack(orders).to(images.images.device).split(settings.batch_size, dim=1)
+    for training in trainings:
+        training.learner.network.train()
+        training.learner.steps = (first.epoch - 1) * len(batches) + first.step
+    totals = [position.totals for position in positions]
+    start = time.perf_counter() - first.seconds
+    seen, shown = first.step, time.perf_counter()
+
+    def look() -> list[Averages]:
+        averages = [total.averages() for total in totals]  # waits for the device
+        for position in positions:
+            position.seconds = time.perf_counter() - start
+        _check_finite(averages, f"in epoch {first.epoch}, steps {seen + 1} to {first.step}")
+        return averages
+
+    for batches_RN in batches[first.step :]:
+        replicas.step(images, batches_RN, totals)
+        for position in positions:
+            position.step += 1
         if stop.signal_number is not None or time.perf_counter() - shown > settings.refresh_seconds:
-            averages = position.totals.averages()  # waits for the device
-            shown = time.perf_counter()
-            position.seconds = shown - start
-            _check_finite(
-                averages, f"in epoch {position.epoch}, steps {seen + 1} to {position.step}"
-            )
-            seen = position.step
-            rate = position.totals.images / position.seconds
-            show(Progress(position.epoch, position.step, position.seconds, averages, rate))
+            averages = look()
+            seen, shown = first.step, time.perf_counter()
+            show(_progress(first, averages))
             stop.check()
+    look()
+
+
+def _progress(position: Position, averages: Sequence[Averages]) -> Progress:
+    return Progress(
+        epoch=position.epoch,
+        step=position.step,
+        seconds=position.seconds,
+        loss=statistics.mean(a.loss for a in averages),
+        accuracy=statistics.mean(a.accuracy for a in averages),
+        images_per_second=len(averages) * position.totals.images / position.seconds,
+    )
+
+
+def _record(training: Training, validation: Averages) -> EpochRecord:
+    position, learner = training.position, training.learner
     averages = position.totals.averages()
-    position.seconds = time.perf_counter() - start
-    _check_finite(averages, f"in epoch {position.epoch}, steps {seen + 1} to {position.step}")
-
-
-def _record(learner: Learner, position: Position, validation: Averages) -> EpochRecord:
-    training = position.totals.averages()
     return EpochRecord(
         epoch=position.epoch,
-        train_loss=training.loss,
-        train_accuracy=training.accuracy,
+        train_loss=averages.loss,
+        train_accuracy=averages.accuracy,
         val_loss=validation.loss,
         val_accuracy=validation.accuracy,
-        learning_rate=learner.last_learning_rate,
+        learning_rate=learner.schedule(learner.steps - 1),
         seconds=position.seconds,
         images_per_second=position.totals.images / position.seconds,
-        train_binary_accuracy=training.binary_accuracy,
+        train_binary_accuracy=averages.binary_accuracy,
         val_binary_accuracy=validation.binary_accuracy,
     )
 
 
-def _check_finite(averages: Averages, where: str) -> None:
-    if not math.isfinite(averages.loss):
-        raise TrainingError(
-            f"The loss became {averages.loss} {where}: lower optimizer.lr, set trainer.clip_norm, "
-            f"or use trainer.precision=fp32."
-        )
+def _check_finite(averages: Sequence[Averages], where: str) -> None:
+    for which, one in enumerate(averages):
+        if not math.isfinite(one.loss):
+            raise Diverged(
+                which,
+                f"The loss became {one.loss} {where}: lower optimizer.lr, set trainer.clip_norm, "
+                f"or use trainer.precision=fp32.",
+            )

@@ -22,6 +22,7 @@ from mnist_bench.config import load_config, to_config
 from mnist_bench.errors import BenchError, ConfigError
 from mnist_bench.hydra_errors import explain
 
+CONFIG = Path(".hydra", "config.yaml")
 # A resumed run keeps its configuration but for how long it trains, where, and how often it saves.
 RESUMABLE_KEYS = ("trainer.epochs", "trainer.gpus", "trainer.refresh_seconds", "trainer.save_every")
 
@@ -106,43 +107,60 @@ def _claim_run_folder(config: DictConfig) -> None:
 def _adopt_run(config: DictConfig) -> None:
     """Make `config` that of the run in `resume`, and Hydra's folder that run's folder."""
     from mnist_bench.checkpoint import LAST, epochs_begun
+    from mnist_bench.folders import replica_folders
 
     folder = Path(config.resume)
-    saved_path = folder / ".hydra" / "config.yaml"
-    if not (folder / LAST).is_file() or not saved_path.is_file():
-        raise ConfigError(
-            f"resume={folder} is not a run that can be resumed: it has no {LAST} "
-            f"with a {saved_path.relative_to(folder)} beside it."
-        )
-    changes = _parse_overrides(config.hydra.overrides.task)
-    saved = load_config(saved_path)
+    saved_path = folder / CONFIG
+    saved = load_config(saved_path) if saved_path.is_file() else None
+    runs = replica_folders(folder, saved.seed, saved.trainer.replicas) if saved else [folder]
+    for run in runs:
+        if saved is None or not (run / LAST).is_file():
+            raise ConfigError(
+                f"resume={folder} is not a run that can be resumed: {run} has no {LAST} "
+                f"with a {CONFIG} beside it."
+            )
+    assert saved is not None
+    changes = [
+        change
+        for change in _parse_overrides(config.hydra.overrides.task)
+        if change.get_key_element() != "resume"
+    ]
     for change in changes:
-        key = change.get_key_element()
-        if key == "resume":
-            continue
-        if key not in RESUMABLE_KEYS:
+        if change.get_key_element() not in RESUMABLE_KEYS:
             raise ConfigError(
                 f"{change.input_line} cannot be changed while resuming a run: "
                 f"only {', '.join(RESUMABLE_KEYS)} can."
             )
-        OmegaConf.update(saved, key, change.value())
+    _apply(changes, saved)
     _try(saved)
-    begun = epochs_begun(folder / LAST)
+    begun = max(epochs_begun(run / LAST) for run in runs)
     if saved.trainer.epochs < begun:
         raise ConfigError(
             f"trainer.epochs={saved.trainer.epochs} is less than {folder} has begun: give {begun} "
             f"or more."
         )
-    if len(changes) > 1:
-        beside = saved_path.with_suffix(".partial")
-        OmegaConf.save(saved, beside)
-        beside.replace(saved_path)
+    if changes:
+        for place in {folder, *runs}:
+            _write_changes(changes, place / CONFIG)
     saved.resume = str(folder)
     for group in saved:
         config[group] = saved[group]
     config.hydra.run.dir = str(folder)
     # The folder's own .hydra, with the choices and overrides of its first start, stays.
     config.hydra.output_subdir = None
+
+
+def _apply(changes: Sequence[Override], saved: DictConfig) -> None:
+    for change in changes:
+        OmegaConf.update(saved, change.get_key_element(), change.value())
+
+
+def _write_changes(changes: Sequence[Override], path: Path) -> None:
+    saved = load_config(path)
+    _apply(changes, saved)
+    beside = path.with_suffix(".partial")
+    OmegaConf.save(saved, beside)
+    beside.replace(path)
 
 
 # --- Sweeps -----------------------------------------------------------------------------------

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from mnist_bench.config import TrainConfig
 from mnist_bench.data.splits import ImageSet, PixelScaling, Splits
-from mnist_bench.graphs import StepGraph, build_graph, can_record
+from mnist_bench.graphs import can_record
 from mnist_bench.losses import (
     LOSSES,
     LossFunction,
@@ -89,31 +89,39 @@ class Learner:
     placement: Placement
     scaling: PixelScaling
     clip_norm: float | None = None
-    # Takes steps by replaying one, where the device can do that.
-    graph: StepGraph | None = None
     steps: int = 0  # taken so far
-
-    @property
-    def last_learning_rate(self) -> float:
-        return self.schedule(self.steps - 1)
+    rate: float | None = None  # the learning rate that the optimizer has been given
+    # Where a step draws its random numbers from; PyTorch's generators, unless others use them too.
+    randomness: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def new_totals(self) -> Totals:
         return Totals(self.placement.device, binary=self.loss is binary_cross_entropy)
 
-    def step(self, images: ImageSet, batch_N: Tensor, totals: Totals) -> None:
-        """Train on the images that `batch_N` (int64, on the device) picks; add them to `totals`."""
-        self._set_learning_rate(self.schedule(self.steps))
-        if self.graph is None:
-            self.compute(images, batch_N, totals)
-        else:
-            self.graph.step(partial(self.compute, images, totals=totals), batch_N)
-        self.steps += 1
-        totals.images += len(batch_N)
+    @property
+    def recordable(self) -> bool:
+        """Whether its steps are all on the device, so that a CUDA graph can hold them."""
+        return all(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups)
 
-    def compute(self, images: ImageSet, batch_N: Tensor, totals: Totals) -> None:
-        """All that a step does on the device; nothing in it waits for it."""
+    def begin_step(self) -> None:
+        """Give the optimizer its learning rate, and count the step."""
+        rate = self.schedule(self.steps)
+        if rate != self.rate:
+            for group in self.optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):  # on the device, where a graph reads it
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+        self.rate = rate
+        self.steps += 1
+
+    def compute(self, images: ImageSet, totals: Totals, batch_N: Tensor) -> None:
+        """All that a step does on the device; nothing in it waits for it.
+
+        Trains on the images that `batch_N` (int64, on the device) picks, and adds to the sums of
+        `totals`.
+        """
         batch = images[batch_N]
-        with self.placement.autocast():
+        with self.randomness, self.placement.autocast():
             logits_NK = self.forward(self.scaling(batch.images))
         loss = self.loss(logits_NK, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
@@ -124,13 +132,6 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         totals.add(loss.detach(), logits_NK.detach(), batch.labels)
-
-    def _set_learning_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):  # on the device, where a graph reads it
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
 
     @torch.inference_mode()
     def evaluate(self, images: ImageSet) -> tuple[Averages, Tensor]:
@@ -170,7 +171,6 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
         placement=placement,
         scaling=splits.scaling,
         clip_norm=config.trainer.clip_norm,
-        graph=build_graph(config.trainer, placement, optimizer),
     )
 
 

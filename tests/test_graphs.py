@@ -1,6 +1,6 @@
 """Recorded steps against plain ones: the bookkeeping on the CPU, the graphs wherever CUDA is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,11 @@ from torch import Tensor
 
 from mnist_bench.config import TrainConfig
 from mnist_bench.data.splits import Splits
-from mnist_bench.graphs import WARM_UP_STEPS, StepGraph
+from mnist_bench.graphs import WARM_UP_STEPS, StepGraph, Work
 from mnist_bench.placement import set_up_torch
 from mnist_bench.prepare import prepare
-from mnist_bench.step import Learner, build_learner
+from mnist_bench.replicas import OwnRandomness, Replicas
+from mnist_bench.step import build_learner
 
 Compose = Callable[..., TrainConfig]
 OPTIMIZERS = ["adam", "adamw", "sgd", "rmsprop", "adadelta", "keras_adam", "keras_rmsprop"]
@@ -24,62 +25,82 @@ class Again:
     def __init__(self) -> None:
         self.recorded = self.replayed = self.ran = 0
 
-    def run(self, work: Callable[[], None]) -> None:
+    def run(self, works: Sequence[Work]) -> None:
         self.ran += 1
-        work()
+        for work in works:
+            work()
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, works: Sequence[Work]) -> Work:
         self.recorded += 1
 
         def replay() -> None:
             self.replayed += 1
-            work()
+            for work in works:
+                work()
 
         return replay
 
 
 class Never(Again):
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, works: Sequence[Work]) -> Work:
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
 def take_steps(
-    compose: Compose, root: Path, recorder: Again | None, steps: int, *overrides: str
-) -> tuple[Learner, list[float]]:
-    """A learner after some steps of 32 images and a smaller one after each eighth; the losses."""
+    compose: Compose,
+    root: Path,
+    recorder: Again | None,
+    steps: int,
+    *overrides: str,
+    seeds: Sequence[int] = (0,),
+) -> tuple[Replicas, list[list[float]]]:
+    """Learners after some steps of 32 images and a smaller one after each eighth; their losses."""
     config = compose(f"data.root={root}", "data.limit=300", "trainer.batch_size=32", *overrides)
     prepared = prepare(config, lambda line: None)
-    splits: Splits = prepared.splits.to(prepared.placement.device)
-    set_up_torch(config.seed, deterministic=False)
-    learner = build_learner(config, prepared.placement, splits)
+    device = prepared.placement.device
+    splits: Splits = prepared.splits.to(device)
+    learners = []
+    for seed in seeds:
+        set_up_torch(seed, deterministic=False)
+        learners.append(build_learner(config, prepared.placement, splits))
+        if len(seeds) > 1:
+            learners[-1].randomness = OwnRandomness(device)
+    replicas = Replicas(learners, 32)
     if recorder is not None:
-        learner.graph = StepGraph(recorder, 32)
-    totals = learner.new_totals()
+        replicas.graph = StepGraph(recorder, 32)
+    totals = [learner.new_totals() for learner in learners]
     losses = []
     for step in range(steps):
-        start = 32 * (step % 8)
         size = 32 if step % 8 < 7 else 20
-        batch = torch.arange(start, start + size, device=prepared.placement.device)
-        learner.step(splits.train, batch, totals)
-        losses.append(totals.averages().loss)
-        assert totals.images == size
-        totals.reset()
-    return learner, losses
+        starts = [(32 * (step % 8) + 7 * seed) % 280 for seed in seeds]
+        batches = torch.stack([torch.arange(s, s + size, device=device) for s in starts])
+        replicas.step(splits.train, batches, totals)
+        losses.append([total.averages().loss for total in totals])
+        assert all(total.images == size for total in totals)
+        for total in totals:
+            total.reset()
+    return replicas, losses
 
 
-def weights(learner: Learner) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in learner.network.parameters()])
+def weights(replicas: Replicas, which: int = 0) -> Tensor:
+    network = replicas.learners[which].network
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 CPU = ("trainer.gpus=0", "trainer.precision=fp32", "model=cnn5x5_single")
 
 
-def test_recorded_steps_are_the_plain_ones(compose: Compose, mnist_root: Path) -> None:
+@pytest.mark.parametrize("seeds", [(0,), (3, 4, 5)])
+def test_recorded_steps_are_the_plain_ones(
+    compose: Compose, mnist_root: Path, seeds: tuple[int, ...]
+) -> None:
+    """Also of learners side by side, each against itself alone."""
     recorder = Again()
-    plain, expected = take_steps(compose, mnist_root, None, 20, *CPU)
-    recorded, losses = take_steps(compose, mnist_root, recorder, 20, *CPU)
-    assert losses == expected
-    assert torch.equal(weights(recorded), weights(plain))
+    recorded, losses = take_steps(compose, mnist_root, recorder, 20, *CPU, seeds=seeds)
+    for which, seed in enumerate(seeds):
+        plain, expected = take_steps(compose, mnist_root, None, 20, *CPU, seeds=[seed])
+        assert [step[which] for step in losses] == [loss for [loss] in expected]
+        assert torch.equal(weights(recorded, which), weights(plain))
     smaller = 20 // 8
     assert recorder.recorded == 1
     assert recorder.ran == WARM_UP_STEPS + smaller
@@ -97,8 +118,8 @@ def test_what_cannot_be_recorded_is_computed_as_it_comes(
 
 
 def test_no_graph_is_made_off_cuda(compose: Compose, mnist_root: Path) -> None:
-    learner, _ = take_steps(compose, mnist_root, None, 1, *CPU)
-    assert learner.graph is None
+    replicas, _ = take_steps(compose, mnist_root, None, 1, *CPU)
+    assert replicas.graph is None
 
 
 # --- On CUDA ----------------------------------------------------------------------------------
@@ -125,7 +146,7 @@ def test_graphs_give_the_losses_of_plain_steps(
     assert plain.graph is None
     assert graphed.graph is not None and graphed.graph.replay is not None
     tolerance = 1e-4 if precision == "fp32" else 2e-2
-    assert losses == pytest.approx(expected, rel=tolerance)
+    assert [a for [a] in losses] == pytest.approx([a for [a] in expected], rel=tolerance)
 
 
 @needs_cuda
@@ -135,8 +156,23 @@ def test_graphs_give_the_losses_of_plain_steps(
 def test_what_has_no_graph_trains_all_the_same(
     compose: Compose, mnist_root: Path, settings: tuple[str, ...]
 ) -> None:
-    learner, losses = take_steps(
+    replicas, losses = take_steps(
         compose, mnist_root, None, 50, "trainer.gpus=1", "model=cnn5x5_single", *settings
     )
-    assert learner.graph is None
+    assert replicas.graph is None
     assert losses[-2] < losses[0]
+
+
+@needs_cuda
+@pytest.mark.parametrize("graphs", ["true", "false"])
+def test_replicas_on_cuda_are_what_each_would_be_alone(
+    compose: Compose, mnist_root: Path, graphs: str
+) -> None:
+    """With dropout, whose masks each draws from its own seed; the third ends as it would alone."""
+    settings = ("trainer.gpus=1", "trainer.precision=fp32", f"trainer.cuda_graphs={graphs}")
+    together, losses = take_steps(compose, mnist_root, None, 50, *settings, seeds=[3, 4, 5])
+    for which, seed in enumerate([3, 4, 5]):
+        _, alone = take_steps(compose, mnist_root, None, 50, *settings, seeds=[seed])
+        expected = [loss for [loss] in alone]
+        assert [step[which] for step in losses] == pytest.approx(expected, rel=1e-4)
+    assert (together.graph is not None) == (graphs == "true")

@@ -140,6 +140,7 @@ def test_the_weights_that_were_tested_are_exported(
         ("single.h5", "run", ["model.kernel_size=3"], "differs from this network at layer 1"),
         ("single.h5", "run", ["trainer.epoch=3"], r"did you mean trainer\.epochs"),
         ("single.h5", "run", ["resume=run"], "resume= goes on with a run"),
+        ("single.h5", "run", ["trainer.replicas=2"], "trainer.replicas=2 would import"),
     ],
 )
 def test_what_cannot_be_imported_is_refused(

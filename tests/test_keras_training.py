@@ -1,6 +1,6 @@
 """Twenty steps of training against Keras's own, from the same weights on the same batches.
 
-Ours is the real step (`Learner.step`, as `build_learner` wires it for an experiment), Keras's is
+Ours is the real step (`Replicas.step`, as `build_learner` wires it for an experiment), Keras's is
 `train_on_batch`. Dropout is off, because the masks of the two cannot be the same.
 
 The trainings are compared in float64. In fp32 two trainings stay together only as far as fp32 lets
@@ -25,6 +25,7 @@ from mnist_bench.data.images import Images
 from mnist_bench.data.splits import ImageSet, split_images
 from mnist_bench.models import ConvNet
 from mnist_bench.placement import find_placement
+from mnist_bench.replicas import Replicas
 from mnist_bench.step import Learner, build_learner
 
 Compose = Callable[..., TrainConfig]
@@ -168,11 +169,12 @@ def train(
     start = in_our_layout(model, network)
     network.load_state_dict(start, strict=False)
 
+    replicas = Replicas([learner], batch_size)
     our_losses, batches = [], [torch.tensor([-1])]
     for _ in range(STEPS):
         totals, after = learner.new_totals(), int(batches[-1][-1]) + 1
         batches.append(next_batch(learner, splits.train, after, batch_size, margin))
-        learner.step(splits.train, batches[-1], totals)
+        replicas.step(splits.train, batches[-1][None], [totals])
         our_losses.append(totals.averages().loss)
 
     keras_losses = []

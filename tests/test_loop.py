@@ -17,7 +17,7 @@ from mnist_bench.checkpoint import (
 from mnist_bench.data.splits import epoch_order
 from mnist_bench.errors import TrainingError
 from mnist_bench.interrupt import Interrupted, StopRequest
-from mnist_bench.loop import LoopSettings, Position, train
+from mnist_bench.loop import LoopSettings, Position, Training, train
 from mnist_bench.placement import set_up_torch
 from mnist_bench.prepare import prepare
 from mnist_bench.step import build_learner
@@ -37,15 +37,16 @@ def make(compose, mnist_root):
         set_up_torch(config.seed, deterministic=False)
         learner = build_learner(config, prepared.placement, prepared.splits)
         settings = LoopSettings(
-            config.trainer.epochs, config.trainer.batch_size, config.seed, refresh_seconds=0.01
+            config.trainer.epochs, config.trainer.batch_size, refresh_seconds=0.01
         )
         return learner, prepared.splits, Position(learner.new_totals()), settings
 
     return build
 
 
-def run_to_end(learner, splits, position, settings, show=lambda progress: None):
-    return list(train(learner, splits, position, settings, StopRequest(), show))
+def run_to_end(learner, splits, position, settings, show=lambda progress: None, stop=None):
+    training = Training(learner, position, seed=0)
+    return [r for [r] in train([training], splits, settings, stop or StopRequest(), show)]
 
 
 def weights_of(learner):
@@ -113,16 +114,16 @@ def test_interrupted_between_two_steps_and_resumed_is_the_same_training(
 
     stopped, splits, stopped_position, settings = make(*QUICK, "optimizer=keras_adam")
     with StopRequest() as stop:
-        original = stopped.step
+        original = stopped.compute
 
         def step_and_press_ctrl_c(*arguments):
             original(*arguments)
             if stopped_position.step == steps_taken - 1:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        stopped.step = step_and_press_ctrl_c
+        stopped.compute = step_and_press_ctrl_c
         with pytest.raises(Interrupted):
-            list(train(stopped, splits, stopped_position, settings, stop, lambda progress: None))
+            run_to_end(stopped, splits, stopped_position, settings, stop=stop)
     assert (stopped_position.epoch, stopped_position.step) == (1, steps_taken)
     write_checkpoint(
         tmp_path / "checkpoints" / "last.pt", training_state(stopped, stopped_position)
@@ -151,7 +152,7 @@ def test_ctrl_c_during_the_last_validation_is_not_lost(make):
 
     learner.evaluate = evaluate_and_press_ctrl_c
     with StopRequest() as stop, pytest.raises(Interrupted):
-        list(train(learner, splits, position, settings, stop, lambda progress: None))
+        run_to_end(learner, splits, position, settings, stop=stop)
     assert len(position.history) == settings.epochs
     assert (position.epoch, position.step) == (settings.epochs + 1, 0)
 
@@ -160,11 +161,14 @@ def test_more_epochs_draw_the_schedule_anew_from_the_first_step(make):
     """Two epochs of a cosine end at a rate of zero; of four, they are half way."""
     learner, splits, position, settings = make(*QUICK)
     run_to_end(learner, splits, position, settings)
-    assert learner.schedule(learner.steps) == 0
-    longer, _, longer_position, _ = make(*QUICK, "trainer.epochs=4")
+    assert learner.steps == 6
+    assert learner.schedule(6) == 0
+    longer, _, longer_position, settings = make(*QUICK, "trainer.epochs=4")
     restore_training(training_state(learner, position), longer, longer_position)
-    half_way = 3e-3 * (1 + math.cos(math.pi * 6 / 12)) / 2
-    assert longer.schedule(longer.steps) == pytest.approx(half_way)
+    third = run_to_end(longer, splits, longer_position, settings)[0]
+    assert third.epoch == 3
+    last_of_it = 3e-3 * (1 + math.cos(math.pi * 8 / 12)) / 2
+    assert third.learning_rate == pytest.approx(last_of_it)
 
 
 @pytest.fixture
@@ -200,7 +204,8 @@ def test_clip_norm_bounds_the_step(make):
     learner, splits, _, _ = make(*QUICK, *plain_sgd, "trainer.clip_norm=0.01")
     before = weights_of(learner).clone()
     learner.network.train()
-    learner.step(splits.train, torch.arange(128), learner.new_totals())
+    learner.begin_step()
+    learner.compute(splits.train, learner.new_totals(), torch.arange(128))
     assert (weights_of(learner) - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
@@ -221,7 +226,7 @@ def test_progress_counts_steps_and_ends_with_the_epoch(make):
     seen = [(glance.epoch, glance.step) for glance in glances]
     assert seen == sorted(set(seen))
     assert all(1 <= step <= 3 for _, step in seen)
-    assert all(math.isfinite(glance.averages.loss) for glance in glances)
+    assert all(math.isfinite(glance.loss) for glance in glances)
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler here")

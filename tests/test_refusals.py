@@ -32,6 +32,11 @@ REFUSED = [
         ["trainer.gpus=0", "trainer.precision=fp16"],
         ["trainer.precision=fp16", "CUDA", "fp32, bf16"],
     ),
+    (["trainer.replicas=0"], ["trainer.replicas=0", "at least 1"]),
+    (
+        ["seed=4294967294", "trainer.replicas=3"],
+        ["trainer.replicas=3", "seed=4294967294", "end at 4294967295"],
+    ),
     (["optimizer.lr=-1"], ["optimizer.lr=-1", "above 0"]),
     (["trainer.epoch=3"], ["trainer.epoch", "did you mean trainer.epochs?"]),
     (["loss=hinge"], ["loss=hinge", "cross_entropy, binary_cross_entropy"]),

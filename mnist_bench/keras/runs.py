@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from mnist_bench.begin import begin
 from mnist_bench.checkpoint import LAST, read_tested_weights, training_state, write_checkpoint
 from mnist_bench.compose import compose, write_hydra_folder
 from mnist_bench.config import load_config, to_config
+from mnist_bench.ending import describe_test, record_test
 from mnist_bench.errors import ConfigError
 from mnist_bench.keras.layers import fill_from_keras, to_keras
 from mnist_bench.keras.model_config import check_same_layers
@@ -16,7 +18,6 @@ from mnist_bench.keras.reading import read_keras_file
 from mnist_bench.keras.writing import write_keras_file
 from mnist_bench.models import ConvNet
 from mnist_bench.records import write_metrics
-from mnist_bench.run import begin, describe_test, record_test
 
 
 def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
@@ -38,7 +39,13 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
         raise ConfigError("resume= goes on with a run: import the file first, then resume.")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     composed.imported_from = f"{file.name}, sha256 {digest}"
-    this = begin(to_config(composed), folder)
+    config = to_config(composed)
+    if config.trainer.replicas > 1:
+        raise ConfigError(
+            f"trainer.replicas={config.trainer.replicas} would import the file as several runs: "
+            "leave it at 1."
+        )
+    [this] = begin(config, folder)
     network = this.learner.network
     assert isinstance(network, ConvNet)
     if content.described is not None:
