@@ -108,8 +108,9 @@ def test_figures(averages: Averages, logits_NK: Tensor, labels_N: Tensor) -> dic
 
 
 def provenance() -> dict[str, Any]:
-    """Versions and commit of the code in this process (null outside a git checkout).
+    """Versions and commit of the code in this process.
 
+    Outside a git checkout the commit is what the environment variable GIT_COMMIT says, or null.
     To be asked when a run begins: the checkout may move on while it trains.
     """
     packages = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy")
@@ -119,7 +120,7 @@ def provenance() -> dict[str, Any]:
             "python": platform.python_version(),
             **{package: version(package) for package in packages},
         },
-        "git_commit": _git("rev-parse", "HEAD"),
+        "git_commit": _git("rev-parse", "HEAD") or os.environ.get("GIT_COMMIT"),
         "git_changes": _git("status", "--porcelain", "--untracked-files=no"),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

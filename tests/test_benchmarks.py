@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import step, throughput
+from benchmarks import gpu, replicas, step, throughput
 from mnist_bench.data.datasets import MNIST
 from mnist_bench.data.images import load_images
 from mnist_bench.models import ConvNet
@@ -11,7 +11,7 @@ from mnist_bench.models import ConvNet
 
 def test_the_step_benchmark_writes_its_table(tmp_path, mnist_root, monkeypatch):
     """With rounds too short to mean anything."""
-    monkeypatch.setattr(step, "ROUND_SECONDS", 0.001)
+    monkeypatch.setitem(step.ROUND_SECONDS, "cpu", 0.001)
     monkeypatch.setattr(step, "ROUNDS", 1)
     monkeypatch.setenv("MNIST_BENCH_DATA", str(mnist_root))
     arguments = ["step", "cnn5x5_single", "--precision", "fp32", "bf16", "--batch-size", "16"]
@@ -87,3 +87,57 @@ def test_a_steps_operations_are_those_of_the_direct_sums():
     dense = 10 * 10 * 64 * 128 + 128 * 10
     expected = 2 * 16 * (2 * first + 3 * second + 3 * dense)
     assert throughput.step_operations("cnn5x5", 16) == expected
+
+
+def test_the_benchmark_of_replicas_writes_its_table(tmp_path, mnist_root, monkeypatch):
+    monkeypatch.setattr(replicas, "ROUND_SECONDS", {"cpu": 0.001, "cuda": 0.001})
+    monkeypatch.setattr(replicas, "ROUNDS", 1)
+    monkeypatch.setenv("MNIST_BENCH_DATA", str(mnist_root))
+    arguments = ["replicas", "cnn5x5_single", "--replicas", "1", "2", "--write", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    replicas.main()
+    (report,) = tmp_path.glob("replicas-*.md")
+    rows = [line.split(" | ") for line in report.read_text().splitlines() if line[:3] == "| `"]
+    assert [row[:2] for row in rows] == [["| `cnn5x5_single`", "1"], ["| `cnn5x5_single`", "2"]]
+    assert rows[0][3] == "1.000 |"
+    both, alone, share = float(rows[1][2]), float(rows[0][2]), float(rows[1][3].rstrip("| "))
+    assert share == pytest.approx(both / (2 * alone), abs=0.01)
+
+
+def test_the_gpu_benchmark_goes_on_from_the_parts_that_are_done(tmp_path, monkeypatch, capfd):
+    """Parts that any machine can run: one that is too long for the first call, one that fails."""
+
+    def parts(folder):
+        return [
+            gpu.Part("first", 1, [["-c", "print('one')"]], "first.txt"),
+            gpu.Part("long", 1000, [["-c", f"open(r'{folder}/long.txt', 'w').close()"]]),
+            gpu.Part("broken", 1, [["-c", "raise SystemExit(3)"], ["-c", "print('never')"]]),
+        ]
+
+    monkeypatch.setattr(gpu, "parts", parts)
+    for minutes, summary in (
+        ("1", "Parts: 1 done, 1 waiting for another call, 1 failed."),
+        ("20", "Parts: 2 done, 0 waiting for another call, 1 failed."),
+    ):
+        monkeypatch.setattr(sys, "argv", ["gpu", str(tmp_path), "--minutes", minutes])
+        with pytest.raises(SystemExit, match="1"):
+            gpu.main()
+        out, err = capfd.readouterr()
+        assert summary in out and "never" not in out
+        assert err.startswith("broken has failed: python -c")
+    assert (tmp_path / "first.txt").read_text() == "one\n"
+    assert [row["part"] for row in gpu.read_done(tmp_path / "parts.csv")] == ["first", "long"]
+
+
+def test_the_parts_for_a_gpu_name_what_there_is(compose, tmp_path):
+    """Every training of theirs composes, and every module can be found."""
+    for part in gpu.parts(tmp_path):
+        for command in part.commands:
+            if command[0] == "train.py":
+                compose(*(a for a in command[1:] if not a.startswith("hydra.")))
+            elif command[:2] == ["-m", "pytest"]:
+                assert (step.ROOT / command[-1]).is_file()
+            elif command[0] == "-m":
+                assert (step.ROOT / command[1].replace(".", "/")).with_suffix(".py").is_file()
+    names = [part.name for part in gpu.parts(tmp_path)]
+    assert len(names) == len(set(names)) and "vgg16" in names and "time-vgg16" in names
