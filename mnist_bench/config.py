@@ -40,8 +40,8 @@ def not_negative() -> Any:
     return allowed(lambda v: 0 <= v < float("inf"), "a number of at least 0")
 
 
-def fraction() -> Any:
-    return allowed(lambda v: 0 <= v < 1, "a number from 0 to below 1")
+def fraction(default: Any = MISSING) -> Any:
+    return allowed(lambda v: 0 <= v < 1, "a number from 0 to below 1", default)
 
 
 def decays() -> Any:
@@ -60,13 +60,13 @@ def each(test: Callable[[Any], bool], text: str) -> Any:
     return allowed(lambda values: all(test(v) for v in values), text)
 
 
-def one_or_each(test: Callable[[Any], bool], text: str) -> Any:
+def one_or_each(test: Callable[[Any], bool], text: str, default: Any = MISSING) -> Any:
     """Like `each`, for a field that also takes a single value for all layers."""
 
     def holds(value: Any) -> bool:
         return all(test(v) for v in value) if isinstance(value, list) else test(value)
 
-    return allowed(holds, text)
+    return allowed(holds, text, default)
 
 
 # --- Model ------------------------------------------------------------------------------------
@@ -92,6 +92,11 @@ class ModelConfig:
     channels: list[int] = each(lambda v: v >= 1, "a list of whole numbers of at least 1")
     kernel_size: Any = one_or_each(
         lambda v: _whole(v) and v >= 1, "a whole number of at least 1, or a list of them"
+    )
+    stride: Any = one_or_each(
+        lambda v: _whole(v) and v >= 1,
+        "a whole number of at least 1, or a list of them",
+        default=1,  # saved runs of before this key go on
     )
     padding: Padding = MISSING
     pool_after: list[int] = each(lambda v: v >= 1, "a list of layers, counted from 1")
@@ -150,6 +155,15 @@ class RMSpropConfig(OptimizerConfig):
 class AdadeltaConfig(OptimizerConfig):
     name: str = "adadelta"
     rho: float = fraction()
+    eps: float = not_negative()
+
+
+@dataclass
+class MuonConfig(OptimizerConfig):
+    name: str = "muon"
+    momentum: float = fraction()
+    adam_lr_ratio: float = positive()
+    betas: tuple[float, float] = decays()
     eps: float = not_negative()
 
 
@@ -278,13 +292,15 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     seed: int = allowed(lambda v: 0 <= v < SEEDS, f"a whole number from 0 to {SEEDS - 1}")
     loss: Loss = MISSING
+    label_smoothing: float = fraction(default=0.0)  # saved runs of before this key go on
     resume: str | None = None
     imported_from: str | None = None
 
 
 SCHEMAS: dict[str, dict[str, type]] = {
     "optimizer": {
-        c.name: c for c in (AdamConfig, AdamWConfig, SGDConfig, RMSpropConfig, AdadeltaConfig)
+        c.name: c
+        for c in (AdamConfig, AdamWConfig, SGDConfig, RMSpropConfig, AdadeltaConfig, MuonConfig)
     },
     "scheduler": {c.name: c for c in (ConstantConfig, CosineConfig, OneCycleConfig, StepConfig)},
 }
@@ -363,6 +379,11 @@ def check(config: TrainConfig) -> None:
         raise ConfigError(
             f"trainer.replicas={config.trainer.replicas} from seed={config.seed} needs seeds up to "
             f"{last_seed}: they end at {SEEDS - 1}."
+        )
+    if config.label_smoothing > 0 and config.loss is not Loss.cross_entropy:
+        raise ConfigError(
+            f"label_smoothing={config.label_smoothing} belongs to loss=cross_entropy: set it to 0 "
+            f"with loss={config.loss.name}."
         )
     sgd = config.optimizer
     if isinstance(sgd, SGDConfig) and sgd.nesterov and sgd.momentum == 0:

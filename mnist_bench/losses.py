@@ -1,6 +1,7 @@
 """The two losses of the published recipes, from logits. N images, K classes."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,12 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 KERAS_EPSILON = 1e-7
 
 
-def cross_entropy(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
-    """Mean over the images of -log softmax(logits)[label], in float32."""
-    return F.cross_entropy(logits_NK.float(), labels_N)
+def cross_entropy(logits_NK: Tensor, labels_N: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean over the images of -log softmax(logits)[label], in float32.
+
+    With `smoothing` s the target is 1 - s at the label plus s / K everywhere, as in Keras.
+    """
+    return F.cross_entropy(logits_NK.float(), labels_N, label_smoothing=smoothing)
 
 
 def binary_cross_entropy(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
@@ -34,6 +38,10 @@ LOSSES: dict[Loss, LossFunction] = {
     Loss.cross_entropy: cross_entropy,
     Loss.binary_cross_entropy: binary_cross_entropy,
 }
+
+
+def build_objective(loss: Loss, label_smoothing: float) -> LossFunction:
+    return partial(cross_entropy, smoothing=label_smoothing) if label_smoothing else LOSSES[loss]
 
 
 def count_correct(logits_NK: Tensor, labels_N: Tensor) -> Tensor:

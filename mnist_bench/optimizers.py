@@ -1,4 +1,4 @@
-"""PyTorch's optimizers as configured, and the two Keras forms that PyTorch lacks."""
+"""PyTorch's optimizers as configured, and those that PyTorch lacks: two Keras forms, and Muon."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -11,6 +11,7 @@ from mnist_bench.config import (
     AdadeltaConfig,
     AdamConfig,
     AdamWConfig,
+    MuonConfig,
     OptimizerConfig,
     RMSpropConfig,
     SGDConfig,
@@ -44,35 +45,132 @@ class KerasAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def _step_on_device(self, group: dict[str, Any]) -> None:
-        weights = [weight for weight in group["params"] if weight.grad is not None]
-        gradients = [weight.grad for weight in weights]
+        weights, gradients = _with_gradients(group)
+        if weights:
+            if group["weight_decay"] > 0:
+                gradients = list(
+                    torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+                )
+            state = [self.state[weight] for weight in weights]
+            eps = group["epsilon_hat"]
+            step_keras_adam(weights, gradients, state, group["lr"], group["betas"], eps)
+
+
+def step_keras_adam(
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    states: list[dict[str, Tensor]],
+    lr: float | Tensor,
+    betas: tuple[float, float],
+    eps: float,
+) -> None:
+    """Adam's step in Keras's form, by operations that a CUDA graph can hold."""
+    for weight, state in zip(weights, states, strict=True):
+        if not state:
+            state["step"] = torch.zeros((), device=weight.device)
+            state["exp_avg"] = torch.zeros_like(weight)
+            state["exp_avg_sq"] = torch.zeros_like(weight)
+    steps, means, squares = (
+        [state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq")
+    )
+    torch._foreach_add_(steps, 1)
+    torch._foreach_lerp_(means, gradients, 1 - betas[0])
+    torch._foreach_mul_(squares, betas[1])
+    torch._foreach_addcmul_(squares, gradients, gradients, 1 - betas[1])
+    t = steps[0].double()
+    length = lr * (1 - betas[1] ** t).sqrt() / (1 - betas[0] ** t)
+    divisors = torch._foreach_sqrt(squares)
+    torch._foreach_add_(divisors, eps)
+    updates = torch._foreach_div(means, divisors)
+    torch._foreach_mul_(updates, length.float())
+    torch._foreach_sub_(weights, updates)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum made orthogonal, for kernels and hidden dense layers; Adam for all else.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. A kernel (O, I, k, k) is
+    taken as a matrix of O rows. The last matrix among the parameters is the output layer's, which
+    goes with the biases to Adam, in Keras's form, at `adam_lr_ratio` times the rate.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float | Tensor,
+        momentum: float,
+        weight_decay: float,
+        adam_lr_ratio: float,
+        betas: tuple[float, float],
+        eps: float,
+    ):
+        params = list(params)
+        matrices = [p for p in params if p.ndim > 1][:-1]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in params if id(p) not in chosen]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "momentum": momentum},
+            {"params": others, "adam_lr_ratio": adam_lr_ratio, "betas": betas, "eps": eps},
+        ]
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        matrices, adam = self.param_groups
+        self._step_matrices(matrices)
+        weights, gradients = _with_gradients(adam)
+        if weights:
+            lr = adam["lr"] * adam["adam_lr_ratio"]
+            _decay(weights, lr, adam["weight_decay"])
+            states = [self.state[weight] for weight in weights]
+            step_keras_adam(weights, gradients, states, lr, adam["betas"], adam["eps"])
+        return loss
+
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        weights, gradients = _with_gradients(group)
         if not weights:
             return
-        if group["weight_decay"] > 0:
-            gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
+        _decay(weights, group["lr"], group["weight_decay"])
         for weight in weights:
             if not self.state[weight]:
-                self.state[weight] = {
-                    "step": torch.zeros((), device=weight.device),
-                    "exp_avg": torch.zeros_like(weight),
-                    "exp_avg_sq": torch.zeros_like(weight),
-                }
-        steps, means, squares = (
-            [self.state[weight][name] for weight in weights]
-            for name in ("step", "exp_avg", "exp_avg_sq")
-        )
-        beta1, beta2 = group["betas"]
-        torch._foreach_add_(steps, 1)
-        torch._foreach_lerp_(means, gradients, 1 - beta1)
-        torch._foreach_mul_(squares, beta2)
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
-        t = steps[0].double()
-        length = group["lr"] * (1 - beta2**t).sqrt() / (1 - beta1**t)
-        divisors = torch._foreach_sqrt(squares)
-        torch._foreach_add_(divisors, group["epsilon_hat"])
-        updates = torch._foreach_div(means, divisors)
-        torch._foreach_mul_(updates, length.float())
-        torch._foreach_sub_(weights, updates)
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        momenta = [self.state[weight]["momentum_buffer"] for weight in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        for weight, update in zip(weights, ahead, strict=True):
+            step = orthogonalise(update.flatten(1)).view_as(weight)
+            rows, columns = len(weight), weight[0].numel()
+            weight.sub_(step * group["lr"] * max(1.0, rows / columns) ** 0.5)
+
+
+def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """The matrix with all its singular values brought near 1 (0.7 to 1.2), computed in bfloat16.
+
+    Newton and Schulz's iteration with Jordan's coefficients.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).bfloat16()
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(iterations):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    weights = [weight for weight in group["params"] if weight.grad is not None]
+    return weights, [weight.grad for weight in weights]
+
+
+def _decay(weights: list[Tensor], lr: float | Tensor, weight_decay: float) -> None:
+    """Decoupled from the gradient."""
+    if weight_decay > 0:
+        torch._foreach_mul_(weights, 1 - lr * weight_decay)
 
 
 class Keras3RMSprop(torch.optim.Optimizer):
@@ -107,9 +205,9 @@ class Keras3RMSprop(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
+            weights, gradients = _with_gradients(group)
             if weights:
-                self._step(group, weights, [weight.grad for weight in weights])
+                self._step(group, weights, gradients)
         return loss
 
     def _step(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]) -> None:
@@ -171,4 +269,8 @@ def build_optimizer(
             )
         case AdadeltaConfig(rho=rho, eps=eps):
             return torch.optim.Adadelta(parameters, rho=rho, eps=eps, **shared, **on_device)
+        case MuonConfig(momentum=momentum, adam_lr_ratio=ratio, betas=betas, eps=eps):
+            return Muon(
+                parameters, momentum=momentum, adam_lr_ratio=ratio, betas=betas, eps=eps, **shared
+            )
     raise AssertionError(f"no optimizer for {config}")

@@ -15,6 +15,7 @@ from mnist_bench.losses import (
     LOSSES,
     LossFunction,
     binary_cross_entropy,
+    build_objective,
     count_binary_correct,
     count_correct,
 )
@@ -83,6 +84,8 @@ class Learner:
     # The network, compiled if that was asked for; training steps go through it.
     forward: Callable[[Tensor], Tensor]
     loss: LossFunction
+    # What training makes small: the loss, unless labels are smoothed.
+    objective: LossFunction
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
@@ -123,7 +126,7 @@ class Learner:
         batch = images[batch_N]
         with self.randomness, self.placement.autocast():
             logits_NK = self.forward(self.scaling(batch.images))
-        loss = self.loss(logits_NK, batch.labels)
+        loss = self.objective(logits_NK, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.clip_norm is not None:
@@ -163,6 +166,7 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
         network=network,
         forward=torch.compile(network) if config.trainer.compile else network,
         loss=LOSSES[config.loss],
+        objective=build_objective(config.loss, config.label_smoothing),
         optimizer=optimizer,
         schedule=build_schedule(
             config.scheduler, config.optimizer.lr, config.trainer.epochs, steps

@@ -92,6 +92,20 @@ def test_a_network_goes_to_keras_and_back(
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_strides_go_to_keras_and_back(compose: Compose, images: Images, tmp_path: Path) -> None:
+    config = compose("model=cnn5x5", "model.stride=[2,1]").model
+    network = ConvNet(config)
+    write_keras_file(tmp_path / "ours.keras", to_keras(network), "strided")
+    inputs = pixels(images, 3)
+    expected = keras.saving.load_model(tmp_path / "ours.keras").predict(inputs, verbose=0)
+    np.testing.assert_allclose(probabilities(network, inputs), expected, atol=1e-5)
+    back = read_into(ConvNet(config), tmp_path / "ours.keras")
+    np.testing.assert_allclose(probabilities(back, inputs), expected, atol=1e-5)
+    other = ConvNet(compose("model=cnn5x5", "model.stride=[1,2]").model)
+    with pytest.raises(DataError, match="differs from this network at layer 1"):
+        read_into(other, tmp_path / "ours.keras")
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("name", ["cnn5x5", "wide5x7_bn"])
 def test_every_format_gives_the_same_weights(

@@ -82,7 +82,7 @@ def test_fourier_convolution_errs_no_more_than_the_direct_sum_in_float32(
 
 
 def test_a_transform_first_used_in_an_evaluation_serves_training() -> None:
-    layer = Conv2d(32, 4, 9, "valid", pixel_major=False)  # a size that no other test uses
+    layer = Conv2d(32, 4, 9, 1, "valid", pixel_major=False)  # a size that no other test uses
     x = torch.randn(2, 32, 17, 17)
     with torch.inference_mode():
         layer(x)
@@ -93,7 +93,7 @@ def test_a_transform_first_used_in_an_evaluation_serves_training() -> None:
 @pytest.mark.parametrize("k", [1, 3, 5, 28])
 def test_the_first_convolution_is_pytorchs_and_pixel_major(images: Images, k: int) -> None:
     torch.manual_seed(0)
-    layer = Conv2d(1, 6, k, "valid", pixel_major=True).double()
+    layer = Conv2d(1, 6, k, 1, "valid", pixel_major=True).double()
     x = (images.test_images[:4, None] / 255).double()
     output, expected = layer(x), F.conv2d(x, layer.weight, layer.bias)
     torch.testing.assert_close(output, expected)
@@ -107,10 +107,11 @@ def test_the_first_convolution_is_pytorchs_and_pixel_major(images: Images, k: in
 @pytest.mark.parametrize(
     ("layer", "size"),
     [
-        (Conv2d(32, 4, 5, "valid", pixel_major=False), 12),
-        (Conv2d(32, 4, 5, "same", pixel_major=False), 12),
-        (Conv2d(8, 4, 5, "valid", pixel_major=False), 12),
-        (Conv2d(32, 4, 3, "valid", pixel_major=False), 12),
+        (Conv2d(32, 4, 5, 1, "valid", pixel_major=False), 12),
+        (Conv2d(32, 4, 5, 1, "same", pixel_major=False), 12),
+        (Conv2d(8, 4, 5, 1, "valid", pixel_major=False), 12),
+        (Conv2d(32, 4, 3, 1, "valid", pixel_major=False), 12),
+        (Conv2d(32, 4, 5, 2, "valid", pixel_major=False), 13),
     ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -121,7 +122,8 @@ def test_a_convolution_is_pytorchs_however_it_is_computed(
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         output = layer(x)
     assert output.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
-    exact = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=layer.padding)
+    weights = layer.weight.double(), layer.bias.double()
+    exact = F.conv2d(x.double(), *weights, stride=layer.stride, padding=layer.padding)
     assert relative_error(output, exact) < (1e-2 if precision == "bf16" else 1e-6)
 
 

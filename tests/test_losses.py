@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from mnist_bench import config
 from mnist_bench.losses import (
     binary_cross_entropy,
+    build_objective,
     count_binary_correct,
     count_correct,
     cross_entropy,
@@ -60,6 +62,15 @@ def test_loss_equals_its_closed_form(loss: Loss, reference: Reference, scale: fl
     assert loss(*tensors(logits, labels)).item() == pytest.approx(
         reference(logits, labels), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_smoothed_labels_share_with_the_other_classes(smoothing: float) -> None:
+    logits, labels = draw(2)
+    targets = (1 - smoothing) * np.eye(K)[labels] + smoothing / K
+    expected = float(-(targets * np.log(softmax(logits))).sum(1).mean())
+    objective = build_objective(config.Loss.cross_entropy, smoothing)
+    assert objective(*tensors(logits, labels)).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -134,7 +134,10 @@ def test_summary_leaves_the_network_as_it_was(compose: Compose) -> None:
 
 
 def reference_logits(layers: str, network: ConvNet, pixels: np.ndarray, same: bool) -> np.ndarray:
-    """A forward pass in NumPy float64: sums over windows, as Keras defines the layers."""
+    """A forward pass in NumPy float64: sums over windows, as Keras defines the layers.
+
+    `C4k3s2` is a convolution whose kernels move by two pixels.
+    """
     weighted = iter(
         [m for m in network.modules() if isinstance(getattr(m, "weight", None), nn.Parameter)]
     )
@@ -157,11 +160,13 @@ def reference_logits(layers: str, network: ConvNet, pixels: np.ndarray, same: bo
             if same:
                 before = (k - 1) // 2
                 x = np.pad(x, [(0, 0), (0, 0), (before, k - 1 - before), (before, k - 1 - before)])
-            side = x.shape[2] - k + 1
+            step = int(layer.partition("s")[2] or 1)
+            side = (x.shape[2] - k) // step + 1
+            span = (side - 1) * step + 1
             total = np.zeros((len(x), len(weight), side, side)) + bias[:, None, None]
             for row in range(k):
                 for column in range(k):
-                    shifted = x[:, :, row : row + side, column : column + side]
+                    shifted = x[:, :, row : row + span : step, column : column + span : step]
                     total += np.einsum(
                         "nchw,oc->nohw", shifted, weight[:, :, row, column], optimize=True
                     )
@@ -192,6 +197,11 @@ def reference_logits(layers: str, network: ConvNet, pixels: np.ndarray, same: bo
             "C4k4 C6k7 P2 F8 BN F6 BN F10",
         ),
         ("model=mnist_cnn model.channels=[] model.pool_after=[] model.dense=[6]", "F6 F10"),
+        (
+            "model=mnist_cnn model.channels=[4,5] model.kernel_size=[6,3] model.stride=[2,3] "
+            "model.pool_after=[] model.dense=[6]",
+            "C4k6s2 C5k3s3 F6 F10",
+        ),
     ],
 )
 def test_logits_equal_a_forward_pass_in_numpy(
@@ -292,6 +302,8 @@ def test_kernel_size_7_works_on_cnn3x3(compose: Compose) -> None:
         ("model.dropout=[0.5]", ["dropout=[0.5]", "1 values", "2 dropout layers"]),
         ("model=vgg16 model.dropout=[0,0,0]", ["dropout=[0, 0, 0]", "2 dropout layers"]),
         ("model.pool_after=[1,3]", ["pool_after=[1, 3]", "convolution 3", "has 2"]),
+        ("model.stride=[2]", ["stride=[2]", "1 values", "2 convolutions"]),
+        ("model=vgg16 model.stride=2", ["stride=2", "model.padding=same"]),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name_and_size(

@@ -13,7 +13,7 @@ from keras_reference import double_precision
 from torch import nn
 
 from mnist_bench.config import TrainConfig
-from mnist_bench.optimizers import build_optimizer
+from mnist_bench.optimizers import build_optimizer, orthogonalise
 
 Compose = Callable[..., TrainConfig]
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
@@ -299,3 +299,52 @@ def test_keras_adam_on_the_device_is_keras_adam(compose):
             optimizer.step()
         found.append([weight.detach() for weight in weights])
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-7)
+
+
+# --- Muon -------------------------------------------------------------------------------------
+
+
+def test_muon_is_pytorchs_for_matrices_and_adam_for_the_rest(compose: Compose) -> None:
+    """PyTorch's own takes matrices only: a kernel is given to it with its rows laid flat."""
+    torch.manual_seed(0)
+    shapes = [(6, 2, 3, 3), (6,), (40, 12), (40,), (12, 30), (10, 12), (10,)]
+    weights = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    config = compose(
+        *("optimizer=muon", "optimizer.lr=0.05", "optimizer.weight_decay=0.1"),
+        *("optimizer.momentum=0.8", "optimizer.adam_lr_ratio=0.2"),
+    ).optimizer
+    ours = build_optimizer(config, weights)
+    copies = [nn.Parameter(weight.detach().clone()) for weight in weights]
+    matrices = {i: nn.Parameter(copies[i].detach().flatten(1)) for i in (0, 2, 4)}
+    muon = torch.optim.Muon(matrices.values(), 0.05, weight_decay=0.1, momentum=0.8)
+    others = [copies[i] for i in (1, 3, 5, 6)]
+    adam_config = compose("optimizer=keras_adam", "optimizer.lr=0.01").optimizer
+    adam_config.betas, adam_config.eps = (0.7, 0.9), 1e-8
+    adam = build_optimizer(adam_config, others)
+    for _ in range(10):
+        gradients = [torch.randn_like(weight) for weight in weights]
+        for i, gradient in enumerate(gradients):
+            weights[i].grad = gradient
+            reference = matrices.get(i, copies[i])
+            reference.grad = gradient.view_as(reference).clone()
+        ours.step()
+        muon.step()
+        with torch.no_grad():
+            for other in others:
+                other.mul_(1 - 0.01 * 0.1)
+        adam.step()
+    for i, weight in enumerate(weights):
+        expected = matrices.get(i, copies[i]).view_as(weight)
+        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
+def test_orthogonalised_matrices_keep_their_directions(shape: tuple[int, int]) -> None:
+    """U S V' becomes U S' V' with S' near 1, against the decomposition itself."""
+    torch.manual_seed(0)
+    left, values, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrix = left * torch.linspace(0.2, 1, len(values)) @ right
+    inner = left.T @ orthogonalise(matrix) @ right.T
+    diagonal = inner.diagonal()
+    assert diagonal.min() > 0.6 and diagonal.max() < 1.3
+    assert (inner - diagonal.diag()).abs().max() < 0.05

@@ -128,10 +128,11 @@ def _layers(network: ConvNet) -> Iterator[KerasLayer]:
     channels = _channels(network)
     for module, following in zip(modules, [*modules[1:], None], strict=True):
         match module:
-            case nn.Conv2d(out_channels=filters, kernel_size=size, padding=padding):
+            case nn.Conv2d(out_channels=filters, kernel_size=size, stride=steps, padding=padding):
                 settings = {
                     "filters": filters,
                     "kernel_size": list(size),
+                    "strides": list(steps),
                     "padding": padding,
                     "activation": "relu",
                 }

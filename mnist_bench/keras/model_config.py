@@ -159,7 +159,6 @@ _READERS: dict[str, tuple[str, dict[str, Sequence[Any]], Settings]] = {
     "Conv2D": (
         "Conv2D",
         {
-            "strides": _ONES,
             "dilation_rate": _ONES,
             "groups": (1,),
             "data_format": _LAST,
@@ -168,6 +167,7 @@ _READERS: dict[str, tuple[str, dict[str, Sequence[Any]], Settings]] = {
         lambda c: {
             "filters": c["filters"],
             "kernel_size": _pair(c["kernel_size"]),
+            "strides": _pair(c["strides"]),
             "padding": c["padding"],
             "activation": _activation(c),
         },

@@ -57,6 +57,11 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
     """The convolutions and poolings, and how many features they leave of a 28 x 28 image."""
     depth = len(config.channels)
     kernel_sizes = _per_layer(config.kernel_size, depth, "kernel_size", "convolutions")
+    strides = _per_layer(config.stride, depth, "stride", "convolutions")
+    if config.padding is Padding.same and any(stride > 1 for stride in strides):
+        raise ConfigError(
+            f"model.stride={config.stride} does not go with model.padding=same: use valid padding."
+        )
     for layer in config.pool_after:
         if layer > depth:
             raise ConfigError(
@@ -65,8 +70,8 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
             )
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     in_channels, size = 1, IMAGE_SIZE
-    for i, (out_channels, kernel_size) in enumerate(
-        zip(config.channels, kernel_sizes, strict=True), start=1
+    for i, (out_channels, kernel_size, stride) in enumerate(
+        zip(config.channels, kernel_sizes, strides, strict=True), start=1
     ):
         if config.padding is Padding.valid:
             if kernel_size > size:
@@ -74,10 +79,10 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
                     f"model.kernel_size={config.kernel_size} does not fit: convolution {i} of "
                     f"{config.name} sees a {size} x {size} map, and its kernel can be at most that."
                 )
-            size -= kernel_size - 1
-        pixel_major = i < depth and prefers_fourier(out_channels, kernel_sizes[i])
+            size = (size - kernel_size) // stride + 1
+        pixel_major = i < depth and prefers_fourier(out_channels, kernel_sizes[i], strides[i])
         layers[f"conv{i}"] = Conv2d(
-            in_channels, out_channels, kernel_size, config.padding.value, pixel_major
+            in_channels, out_channels, kernel_size, stride, config.padding.value, pixel_major
         )
         if i in config.pool_after:
             if size < POOL_SIZE:

@@ -25,15 +25,21 @@ class Conv2d(nn.Conv2d):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, padding: str, pixel_major: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: str,
+        pixel_major: bool,
     ):
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
         self.pixel_major = pixel_major
 
     def forward(self, input: Tensor) -> Tensor:
         if not computes_on_cpu(input) or self.padding != "valid":
             return super().forward(input)
-        if prefers_fourier(self.in_channels, self.kernel_size[0]):
+        if prefers_fourier(self.in_channels, self.kernel_size[0], self.stride[0]):
             return self._fourier(input)
         output: Tensor = super().forward(input)
         return _from_pixel_major(_to_pixel_major(output)) if self.pixel_major else output
@@ -97,8 +103,8 @@ def _from_one_image(x_1LPQ: Tensor, shape_HWNC: torch.Size) -> Tensor:
     return x_1LPQ[0].permute(1, 2, 0).view(*x_1LPQ.shape[2:], *shape_HWNC[2:])
 
 
-def prefers_fourier(in_channels: int, kernel_size: int) -> bool:
-    return in_channels >= FOURIER_CHANNELS and kernel_size >= FOURIER_KERNEL_SIZE
+def prefers_fourier(in_channels: int, kernel_size: int, stride: int) -> bool:
+    return in_channels >= FOURIER_CHANNELS and kernel_size >= FOURIER_KERNEL_SIZE and stride == 1
 
 
 def computes_on_cpu(input: Tensor) -> bool:
