@@ -2,6 +2,7 @@
 
 import os
 import signal
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -33,7 +34,6 @@ from mnist_bench.records import (
     write_summary,
 )
 from mnist_bench.screen import Screen, closing_table, format_seconds, sweep_table
-from mnist_bench.statistics import Sample, describe
 from mnist_bench.tensorboard import Board
 
 
@@ -150,18 +150,12 @@ def compare_seeds(runs: Sequence[Run], folder: Path, screen: Screen) -> None:
     summaries = {this.folder.name: read_summary(this.folder) for this in runs if not this.error}
     screen.table(sweep_table(os.path.relpath(folder), summaries))
     accuracies = [summary["test_accuracy"] for summary in summaries.values()]
-    if len(set(accuracies)) > 1:
-        screen.line(describe_seeds(describe(accuracies)))
-
-
-def describe_seeds(accuracy: Sample) -> str:
-    mean, one_more = accuracy.mean_interval, accuracy.prediction_interval
-    assert accuracy.std is not None and mean is not None and one_more is not None
-    return (
-        f"test accuracy of {accuracy.n} seeds: mean {accuracy.mean:.2%} (95 % interval "
-        f"{mean.low:.2%} to {mean.high:.2%}), standard deviation {accuracy.std:.2%}; one more "
-        f"seed would lie within {one_more.low:.2%} to {one_more.high:.2%}"
-    )
+    if len(accuracies) > 1:
+        mean, std = statistics.mean(accuracies), statistics.stdev(accuracies)
+        screen.line(
+            f"test accuracy of {len(accuracies)} seeds: mean {mean:.2%}, standard deviation "
+            f"{std:.2%}, from {min(accuracies):.2%} to {max(accuracies):.2%}"
+        )
 
 
 # --- Otherwise --------------------------------------------------------------------------------

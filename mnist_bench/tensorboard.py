@@ -6,16 +6,18 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
-from torchvision.utils import make_grid
 
 from mnist_bench.config import TrainConfig
 from mnist_bench.data.splits import ImageSet
 from mnist_bench.loop import EpochRecord
 
 IMAGES_SHOWN = 64
+IMAGES_IN_A_ROW = 16
+GREY = 128
 
 # What the HPARAMS page shows of every run, beside what its command line set. The page shows the
 # first five of the alphabet unasked, so settings that hardly ever vary are left out.
@@ -102,9 +104,12 @@ def _verbatim(text: str) -> str:
 
 
 def _grid(images_NHW: Tensor) -> Tensor:
-    images_N1HW = images_NHW[:IMAGES_SHOWN].cpu().unsqueeze(1)
-    grid: Tensor = make_grid(images_N1HW, nrow=16, pad_value=128)
-    return grid
+    """Images in rows, uint8 (1, H, W), with grey between. torchvision's takes two seconds to load."""
+    framed_NHW = F.pad(images_NHW[:IMAGES_SHOWN].cpu(), (1, 1, 1, 1), value=GREY)
+    missing = -len(framed_NHW) % IMAGES_IN_A_ROW
+    whole_NHW = F.pad(framed_NHW, (0, 0, 0, 0, 0, missing), value=GREY)
+    rows_RCHW = whole_NHW.unflatten(0, (-1, IMAGES_IN_A_ROW))
+    return rows_RCHW.transpose(1, 2).flatten(2).flatten(0, 1)[None]
 
 
 def _flatten(config: Any, prefix: str = "") -> dict[str, bool | int | float | str]:

@@ -400,3 +400,15 @@ def test_one_failing_run_does_not_stop_a_sweep(tmp_path, mnist_root):
     }
     assert sorted(statuses.values()) == ["completed", "failed"]
     assert statuses["optimizer.lr=0.01"] == "completed"
+
+
+def test_a_run_starts_without_what_it_does_not_need():
+    """torchvision takes two seconds to load, and SciPy and Matplotlib are extras."""
+    code = (
+        "import sys, mnist_bench.run; "
+        "print({'torchvision', 'scipy', 'matplotlib', 'keras'} & sys.modules.keys())"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "set()"
