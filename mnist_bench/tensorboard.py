@@ -104,11 +104,11 @@ def _verbatim(text: str) -> str:
 
 
 def _grid(images_NHW: Tensor) -> Tensor:
-    """Images in rows, uint8 (1, H, W), with grey between. torchvision's takes two seconds to load."""
+    """Images in rows with grey between, uint8 (1, H, W); torchvision's takes seconds to load."""
     framed_NHW = F.pad(images_NHW[:IMAGES_SHOWN].cpu(), (1, 1, 1, 1), value=GREY)
     missing = -len(framed_NHW) % IMAGES_IN_A_ROW
     whole_NHW = F.pad(framed_NHW, (0, 0, 0, 0, 0, missing), value=GREY)
-    rows_RCHW = whole_NHW.unflatten(0, (-1, IMAGES_IN_A_ROW))
+    rows_RCHW = whole_NHW.reshape(-1, IMAGES_IN_A_ROW, *whole_NHW.shape[1:])
     return rows_RCHW.transpose(1, 2).flatten(2).flatten(0, 1)[None]
 
 

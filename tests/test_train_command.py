@@ -408,7 +408,5 @@ def test_a_run_starts_without_what_it_does_not_need():
         "import sys, mnist_bench.run; "
         "print({'torchvision', 'scipy', 'matplotlib', 'keras'} & sys.modules.keys())"
     )
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert loaded.stdout.strip() == "set()"
+    loaded = subprocess.run([COMMAND[0], "-c", code], capture_output=True, text=True)
+    assert loaded.stdout.strip() == "set()", loaded.stderr
