@@ -1,7 +1,7 @@
 """All that waits for a GPU, in one command: `python -m benchmarks.gpu [FOLDER] [--minutes 9]`.
 
-It is made of parts, and stops before a part that would not end in time: the same command goes on
-from there, also on another machine with the same FOLDER (benchmarks/results/gpu by default). There
+It is made of parts, and leaves out what would not end in time: the same command does that next
+time, also on another machine with the same FOLDER (benchmarks/results/gpu by default). There
 `parts.csv` tells which parts are done, with device and commit, and each has left its files:
 
     tests       the tests that need CUDA                                       tests.txt
@@ -17,12 +17,15 @@ The runs themselves are in FOLDER/runs, which need not be kept.
 
 import argparse
 import csv
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import torch
 
 from benchmarks.step import ROOT, device_name
 from mnist_bench.records import provenance
@@ -40,6 +43,8 @@ class Part:
     seconds: int
     # Arguments of Python, one process after the other.
     commands: Sequence[Sequence[str]]
+    # A run's folder that an attempt which was cut off may have left, and that is begun again.
+    run: Path | None = None
     # A file for what the last of them prints.
     output: str | None = None
 
@@ -61,7 +66,7 @@ def parts(folder: Path) -> list[Part]:
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_graphs.py"]
     precisions = ("--precision", "bf16", "fp16", "fp32")
     return [
-        Part("tests", 120, [tests], "tests.txt"),
+        Part("tests", 120, [tests], output="tests.txt"),
         Part("step", 300, [["-m", "benchmarks.step", *precisions, *write]]),
         Part("replicas", 120, [["-m", "benchmarks.replicas", *write]]),
         *(timing(folder, name) for name in PUBLISHED),
@@ -76,7 +81,8 @@ def timing(folder: Path, name: str) -> Part:
         f'hydra.run.dir="{run}"',
     ]
     copy = f"import shutil; shutil.copy(r'{run}/summary.json', r'{folder}/time-{name}.json')"
-    return Part(f"time-{name}", 90 if name == "vgg16" else 40, [train, ["-c", copy]])
+    seconds = 90 if name == "vgg16" else 40
+    return Part(f"time-{name}", seconds, [train, ["-c", copy]], run)
 
 
 def evidence(folder: Path, name: str) -> Part:
@@ -90,11 +96,13 @@ def evidence(folder: Path, name: str) -> Part:
         *("train.py", f"experiment={name}", "trainer.gpus=1", f"trainer.replicas={SEEDS}"),
         f'hydra.run.dir="{runs / name}"',
     ]
-    return Part(name, 120, [side_by_side, [*MNIST_BENCH, *report]])
+    return Part(name, 120, [side_by_side, [*MNIST_BENCH, *report]], runs / name)
 
 
 def do(part: Part, folder: Path) -> bool:
     """Run a part's commands; whether they all succeeded."""
+    if part.run is not None:
+        shutil.rmtree(part.run, ignore_errors=True)
     for command in part.commands:
         kept = subprocess.PIPE if part.output else None
         ended = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=kept, text=True)
@@ -116,10 +124,8 @@ def read_done(path: Path) -> list[dict[str, str]]:
 def note(path: Path, part: str, seconds: float) -> None:
     """Add a row to parts.csv."""
     origin = provenance()
-    torch = origin["versions"]["torch"]
-    row = asdict(
-        Done(part, round(seconds, 1), device_name(), torch, origin["git_commit"], origin["started"])
-    )
+    version, commit = origin["versions"]["torch"], origin["git_commit"]
+    row = asdict(Done(part, round(seconds, 1), device_name(), version, commit, origin["started"]))
     first = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
@@ -133,6 +139,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "benchmarks/results/gpu")
     parser.add_argument("--minutes", type=float, default=9, help="not to be exceeded by far")
     arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("PyTorch finds no CUDA device here, and all of this waits for one.")
     deadline = time.monotonic() + 60 * arguments.minutes
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
     python -m benchmarks.replicas mnist_cnn --replicas 1 16 --write     and write a table
 
 Steps of `trainer.replicas=K` as `train.py` takes them, each network with a batch of its own. Rounds
-of all counts alternate; times are medians over the rounds.
+of K and of one alternate; times are medians over the rounds.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from benchmarks.step import ROOT, ROUND_SECONDS, calibrate, device_name, file_na
 from mnist_bench.compose import compose
 from mnist_bench.config import to_config
 from mnist_bench.folders import replica_configs
-from mnist_bench.placement import find_placement, keep_freed_memory, set_up_torch
+from mnist_bench.placement import Placement, find_placement, keep_freed_memory, set_up_torch
 from mnist_bench.prepare import prepare
 from mnist_bench.records import provenance
 from mnist_bench.replicas import OwnRandomness, Replicas
@@ -35,7 +35,7 @@ class Measurement:
     network: str
     replicas: int
     ms_per_step: float  # of all of them
-    ms_alone: float
+    ms_alone: float  # of one, in the same minute
 
     @property
     def share(self) -> float:
@@ -44,16 +44,21 @@ class Measurement:
 
 
 def measure(network: str, precision: str, counts: list[int]) -> list[Measurement]:
+    """Each count beside one alone, and freed before the next."""
     placement = find_placement(to_config(compose([])[0]).trainer)
+    return [measure_count(network, precision, count, placement) for count in counts]
+
+
+def measure_count(network: str, precision: str, count: int, placement: Placement) -> Measurement:
     wait, seconds = placement.synchronize, ROUND_SECONDS[placement.device.type]
-    contenders = {count: build_step(network, precision, count) for count in {1, *counts}}
-    steps = {count: calibrate(step, wait, seconds) for count, step in contenders.items()}
-    times: dict[int, list[float]] = {count: [] for count in contenders}
+    contenders = [build_step(network, precision, n) for n in (count, 1)]
+    steps = [calibrate(step, wait, seconds) for step in contenders]
+    times: list[list[float]] = [[], []]
     for _ in range(ROUNDS):
-        for count, step in contenders.items():
-            times[count].append(time_steps(step, steps[count], wait))
-    medians = {count: statistics.median(seconds) * 1e3 for count, seconds in times.items()}
-    return [Measurement(network, count, medians[count], medians[1]) for count in counts]
+        for which, step in enumerate(contenders):
+            times[which].append(time_steps(step, steps[which], wait))
+    together, alone = (statistics.median(values) * 1e3 for values in times)
+    return Measurement(network, count, together, alone)
 
 
 def build_step(network: str, precision: str, count: int) -> Callable[[], None]:
@@ -80,12 +85,13 @@ def build_step(network: str, precision: str, count: int) -> Callable[[], None]:
 
 def as_markdown(measurements: list[Measurement], precision: str) -> str:
     versions = provenance()
+    trainer = to_config(compose([f"trainer.precision={precision}"])[0]).trainer
     lines = [
         f"# Seeds side by side on {device_name()}",
         "",
-        f"`python -m benchmarks.replicas --precision {precision}` on {versions['started'][:10]}, "
-        f"commit {versions['git_commit']}, torch {versions['versions']['torch']}. Batch 128, Adam; "
-        f"medians of {ROUNDS} rounds in turns.",
+        f"`python -m benchmarks.replicas` on {versions['started'][:10]}, commit "
+        f"{versions['git_commit']}, torch {versions['versions']['torch']}. Batch 128, Adam, "
+        f"{find_placement(trainer).precision.name}; medians of {ROUNDS} rounds in turns.",
         "",
         "| network | replicas | ms per step of all | share of the time of as many alone |",
         "| --- | ---: | ---: | ---: |",

@@ -129,7 +129,8 @@ def _in_plain(layer: nn.Module) -> nn.Module:
     match layer:
         case nn.Conv2d():
             k, padding = layer.kernel_size[0], str(layer.padding)
-            plain = nn.Conv2d(layer.in_channels, layer.out_channels, k, padding=padding)
+            step, (inputs, outputs) = layer.stride[0], (layer.in_channels, layer.out_channels)
+            plain = nn.Conv2d(inputs, outputs, k, step, padding)
             plain.load_state_dict(layer.state_dict())
             return plain.to(layer.weight.device).to(memory_format=torch.channels_last)
         case nn.MaxPool2d():

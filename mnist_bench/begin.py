@@ -61,13 +61,17 @@ def begin(config: TrainConfig, folder: Path) -> list[Run]:
         if not alone:
             learner.randomness = OwnRandomness(placement.device)
         position = Position(learner.new_totals())
-        screen = Screen() if alone else Screen(log=place / "train.log")
-        this = Run(own, place, screen, placement, splits, learner, position, origin, len(configs))
-        if config.resume is not None:
+        # A replica may have been killed, or may have diverged, before its first checkpoint.
+        if config.resume is not None and (place / LAST).exists():
             with learner.randomness:
                 restore_training(read_checkpoint(place / LAST), learner, position)
+        screen = Screen() if alone else Screen(log=place / "train.log")
+        runs.append(
+            Run(own, place, screen, placement, splits, learner, position, origin, len(configs))
+        )
+    if config.resume is not None:
+        for this in runs:
             repair_records(this)
-        runs.append(this)
     return runs
 
 
@@ -85,7 +89,7 @@ def repair_records(this: Run) -> None:
 
 
 def at_the_same_step(runs: Sequence[Run]) -> list[list[Run]]:
-    """All runs, unless they were killed while their checkpoints were written one by one."""
+    """All together, unless some were killed before, or resumed alone, or have to begin again."""
     groups: dict[tuple[int, int], list[Run]] = {}
     for this in runs:
         groups.setdefault((this.position.epoch, this.position.step), []).append(this)

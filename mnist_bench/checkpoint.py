@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.loop import Position
@@ -99,7 +100,7 @@ def training_state(learner: Learner, position: Position) -> dict[str, Any]:
 def restore_training(state: dict[str, Any], learner: Learner, position: Position) -> None:
     """Put a learner, a position and the random number generators back to `state`."""
     learner.network.load_state_dict(state["network"])
-    _restore_optimizer(learner.optimizer, state["optimizer"])
+    restore_optimizer(learner.optimizer, state["optimizer"])
     if state["scaler"]:  # empty if the run did not begin in fp16
         learner.scaler.load_state_dict(state["scaler"])
     position.load_state_dict(state["position"])
@@ -108,9 +109,18 @@ def restore_training(state: dict[str, Any], learner: Learner, position: Position
         torch.cuda.set_rng_state(state["rng"]["cuda"], learner.placement.device)
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Its state, but not where it is computed: that is for this run's device to say."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Its state, but not where it is computed: that is for this run's device to say.
+
+    PyTorch leaves the count of steps where the *saved* settings want it, and a graph that was
+    recorded with one on the host would count no further.
+    """
     here = [{key: group[key] for key in PLACED & group.keys()} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, placed in zip(optimizer.param_groups, here, strict=True):
         group.update(placed)
+        on_device = group.get("capturable") or group.get("fused") or isinstance(group["lr"], Tensor)
+        for weight in group["params"]:
+            for name, value in optimizer.state[weight].items():
+                if on_device and isinstance(value, Tensor):
+                    optimizer.state[weight][name] = value.to(weight.device)

@@ -148,6 +148,8 @@ def describe_test(summary: dict[str, Any]) -> str:
 def compare_seeds(runs: Sequence[Run], folder: Path, screen: Screen) -> None:
     """Show the results of runs that trained side by side, and what they say of the next."""
     summaries = {this.folder.name: read_summary(this.folder) for this in runs if not this.error}
+    if not summaries:
+        return
     screen.table(sweep_table(os.path.relpath(folder), summaries))
     accuracies = [summary["test_accuracy"] for summary in summaries.values()]
     if len(accuracies) > 1:
@@ -178,6 +180,8 @@ def record_ending(runs: Sequence[Run], folder: Path, screen: Screen) -> Iterator
         _tell_interrupted(runs, folder, screen)
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
+        if len(runs) > 1:
+            screen.log_failure(error)
         for this in runs:
             if not this.ended:
                 record_failure(this, error)
@@ -187,7 +191,8 @@ def record_ending(runs: Sequence[Run], folder: Path, screen: Screen) -> Iterator
 def record_failure(this: Run, error: Exception) -> None:
     this.screen.log_failure(error)
     write_summary(this.folder, {**summarise_run(this, "failed", None, {}), "error": str(error)})
-    this.ended, this.error = True, error
+    # Its traceback would keep the whole training in memory, while others may go on.
+    this.ended, this.error = True, error.with_traceback(None)
 
 
 def _tell_interrupted(runs: Sequence[Run], folder: Path, screen: Screen) -> None:
@@ -195,7 +200,7 @@ def _tell_interrupted(runs: Sequence[Run], folder: Path, screen: Screen) -> None
         if not this.ended:
             write_summary(this.folder, summarise_run(this, "interrupted", None, {}))
     folder = Path(os.path.relpath(folder))
-    if all((this.folder / LAST).exists() for this in runs):
+    if any((this.folder / LAST).exists() for this in runs):
         screen.line(f"Stopped. To go on: {resume_command(folder)}")
     else:
         screen.line("Stopped before anything was saved.")
@@ -203,7 +208,8 @@ def _tell_interrupted(runs: Sequence[Run], folder: Path, screen: Screen) -> None
 
 def sum_up(failures: Mapping[str, Exception], replicas: int) -> TrainingError:
     name, error = next(iter(failures.items()))
+    others = ", and the others are complete" if len(failures) < replicas else ""
     return TrainingError(
-        f"{len(failures)} of {replicas} replicas failed ({', '.join(failures)}), and the others "
-        f"are complete. {name}: {error}"
+        f"{len(failures)} of {replicas} replicas failed ({', '.join(failures)}){others}. "
+        f"{name}: {error}"
     )

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from mnist_bench.compose import write_hydra_folder
 from mnist_bench.config import TrainConfig, load_config
+from mnist_bench.errors import ConfigError
 
 
 def replica_folders(folder: Path, seed: int, replicas: int) -> list[Path]:
@@ -25,8 +26,14 @@ def replica_configs(config: TrainConfig) -> list[TrainConfig]:
 
 
 def lay_out_replicas(folder: Path, seeds: Iterable[int]) -> None:
-    """Make the folder of each seed in that of their run, with the `.hydra` that it would have."""
+    """Make the folder of each seed in that of their run, with the `.hydra` that it would have.
+
+    Raises:
+        ConfigError: the folder has runs in it already.
+    """
     hidden = folder / ".hydra"
+    if taken := next((path for path in folder.glob("seed=*")), None):
+        raise ConfigError(f"{taken} is there already: choose another folder, or resume={folder}.")
     for seed in seeds:
         own = folder / f"seed={seed}"
         config = load_config(hidden / "config.yaml")
@@ -36,7 +43,7 @@ def lay_out_replicas(folder: Path, seeds: Iterable[int]) -> None:
         others = [
             override
             for override in hydra.overrides.task
-            if override.partition("=")[0] not in ("seed", "trainer.replicas")
+            if override.lstrip("+").partition("=")[0] not in ("seed", "trainer.replicas")
         ]
         hydra.overrides.task = [*others, f"seed={seed}"]
         write_hydra_folder(own, config, hydra)

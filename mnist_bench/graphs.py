@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from mnist_bench.config import Precision, TrainerConfig
 from mnist_bench.placement import Placement
@@ -40,7 +41,8 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Work goes to streams of its own, as PyTorch asks of what a graph is made from.
 
-    Their ends are waited for on the first of them. `generators` are those that the work draws from,
+    Their ends are waited for on the first of them. PyTorch has 32 streams to give: of more works,
+    some share one and run one after the other. `generators` are those that the work draws from,
     beside PyTorch's default one.
     https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
@@ -60,8 +62,9 @@ class CudaRecorder:
 
     def record(self, works: Sequence[Work]) -> Work:
         graph = torch.cuda.CUDAGraph()
-        for generator in self.generators:
-            graph.register_generator_state(generator)
+        if TorchVersion(torch.__version__) < "2.14":  # from then on graphs find them
+            for generator in self.generators:
+                graph.register_generator_state(generator)
         with torch.cuda.graph(graph, stream=self.stream):
             self._fork(works)
         return graph.replay
@@ -73,12 +76,14 @@ class CudaRecorder:
         for stream in self.branches:
             stream.wait_stream(self.stream)
         first, *others = works
-        first()
-        for stream, work in zip(self.branches, others, strict=True):
-            with torch.cuda.stream(stream):
-                work()
-        for stream in self.branches:
-            self.stream.wait_stream(stream)
+        try:
+            first()
+            for stream, work in zip(self.branches, others, strict=True):
+                with torch.cuda.stream(stream):
+                    work()
+        finally:  # what fails while it is recorded must not leave branches open
+            for stream in self.branches:
+                self.stream.wait_stream(stream)
 
 
 @dataclass

@@ -43,8 +43,10 @@ class Preflight(Callback):
         with _refusing():
             overrides = _parse_overrides(config.hydra.overrides.task)
             if _is_basic_sweep(config):
-                for job in _expand(overrides):
-                    _try(_compose(kwargs["config_name"], job))
+                jobs = [_compose(kwargs["config_name"], job) for job in _expand(overrides)]
+                for job in jobs:
+                    _try(job)
+                _refuse_shared_seeds(jobs)
             _name_runs_by_what_varies(config, overrides)
 
 
@@ -112,14 +114,13 @@ def _adopt_run(config: DictConfig) -> None:
     folder = Path(config.resume)
     saved_path = folder / CONFIG
     saved = load_config(saved_path) if saved_path.is_file() else None
-    runs = replica_folders(folder, saved.seed, saved.trainer.replicas) if saved else [folder]
-    for run in runs:
-        if saved is None or not (run / LAST).is_file():
-            raise ConfigError(
-                f"resume={folder} is not a run that can be resumed: {run} has no {LAST} "
-                f"with a {CONFIG} beside it."
-            )
-    assert saved is not None
+    runs = replica_folders(folder, saved.seed, saved.trainer.replicas) if saved else []
+    begun = [epochs_begun(run / LAST) for run in runs if (run / LAST).is_file()]
+    if saved is None or not begun:
+        raise ConfigError(
+            f"resume={folder} is not a run that can be resumed: it has no {LAST} "
+            f"with a {saved_path.relative_to(folder)} beside it."
+        )
     changes = [
         change
         for change in _parse_overrides(config.hydra.overrides.task)
@@ -133,11 +134,10 @@ def _adopt_run(config: DictConfig) -> None:
             )
     _apply(changes, saved)
     _try(saved)
-    begun = max(epochs_begun(run / LAST) for run in runs)
-    if saved.trainer.epochs < begun:
+    if saved.trainer.epochs < max(begun):
         raise ConfigError(
-            f"trainer.epochs={saved.trainer.epochs} is less than {folder} has begun: give {begun} "
-            f"or more."
+            f"trainer.epochs={saved.trainer.epochs} is less than {folder} has begun: give "
+            f"{max(begun)} or more."
         )
     if changes:
         for place in {folder, *runs}:
@@ -182,6 +182,20 @@ def _is_basic_sweep(config: DictConfig) -> bool:
 def _expand(overrides: list[Override]) -> list[list[str]]:
     (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     return jobs
+
+
+def _refuse_shared_seeds(jobs: Sequence[DictConfig]) -> None:
+    """Replicas of one job must not train seeds of another that is otherwise the same."""
+    trained: dict[str, set[int]] = {}
+    for job in jobs:
+        alike = trained.setdefault(OmegaConf.to_yaml(OmegaConf.merge(job, {"seed": 0})), set())
+        seeds = set(range(job.seed, job.seed + job.trainer.replicas))
+        if job.trainer.replicas > 1 and alike & seeds:
+            raise ConfigError(
+                f"trainer.replicas={job.trainer.replicas} makes runs of this sweep train "
+                f"seed={min(alike & seeds)} twice: space the seeds by {job.trainer.replicas}."
+            )
+        alike |= seeds
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:

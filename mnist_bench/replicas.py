@@ -24,16 +24,16 @@ class OwnRandomness:
     """
 
     def __init__(self, device: torch.device):
-        self.cpu = self.outside = torch.get_rng_state()
-        self.cuda: _SwappedGenerator | None = None
+        self.state = self.outside = torch.get_rng_state()  # the CPU's
+        self.generator: _SwappedGenerator | None = None  # CUDA's
         if device.type == "cuda":
-            self.cuda = _SwappedGenerator(torch.cuda.default_generators[device.index])
+            self.generator = _SwappedGenerator(torch.cuda.default_generators[device.index])
 
     def __enter__(self) -> None:
         self.outside = torch.get_rng_state()
-        torch.set_rng_state(self.cpu)
-        if self.cuda is not None:
-            self.cuda.swap_in()
+        torch.set_rng_state(self.state)
+        if self.generator is not None:
+            self.generator.swap_in()
 
     def __exit__(
         self,
@@ -41,10 +41,10 @@ class OwnRandomness:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.cpu = torch.get_rng_state()
+        self.state = torch.get_rng_state()
         torch.set_rng_state(self.outside)
-        if self.cuda is not None:
-            self.cuda.swap_out()
+        if self.generator is not None:
+            self.generator.swap_out()
 
 
 class _SwappedGenerator:
@@ -72,7 +72,9 @@ class Replicas:
         self.graph: StepGraph | None = None
         if all(learner.recordable for learner in learners):
             own = (learner.randomness for learner in learners)
-            generators = [r.cuda.own for r in own if isinstance(r, OwnRandomness) and r.cuda]
+            generators = [
+                r.generator.own for r in own if isinstance(r, OwnRandomness) and r.generator
+            ]
             recorder = CudaRecorder(learners[0].placement.device, generators)
             self.graph = StepGraph(recorder, batch_size)
 

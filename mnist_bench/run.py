@@ -12,7 +12,7 @@ from mnist_bench.config import TrainConfig, Validation
 from mnist_bench.ending import compare_seeds, finish, record_ending, record_failure, sum_up
 from mnist_bench.errors import Diverged
 from mnist_bench.interrupt import StopRequest
-from mnist_bench.loop import EpochRecord, LoopSettings, train
+from mnist_bench.loop import LoopSettings, train
 from mnist_bench.models import summarise
 from mnist_bench.records import best_record, write_metrics
 from mnist_bench.screen import Screen, as_text, layers_table
@@ -46,15 +46,17 @@ def fit(runs: Sequence[Run], screen: Screen) -> None:
     """Train to the end; a run that diverges is recorded as failed, and the others go on."""
     remaining = list(runs)
     introduce(remaining, screen)
-    while remaining:
-        try:
-            train_together(remaining, screen)
-        except Diverged as error:
-            record_failure(remaining.pop(error.which), error)
-        else:
-            for this in remaining:
-                finish(this)
-            return
+    with StopRequest() as stop:
+        while remaining:
+            try:
+                train_together(remaining, screen, stop)
+                break
+            except Diverged as error:
+                record_failure(remaining.pop(error.which), error)
+            if remaining:
+                stop.check()
+    for this in remaining:
+        finish(this)
 
 
 def introduce(runs: Sequence[Run], screen: Screen) -> None:
@@ -66,17 +68,16 @@ def introduce(runs: Sequence[Run], screen: Screen) -> None:
     for this in runs:
         this.screen.line(describe(this), style="bold")
     if first.screen is not screen:
-        seeds = f"seeds {first.config.seed} to {runs[-1].config.seed} side by side"
+        seeds = f"{len(runs)} seeds side by side, {first.config.seed} to {runs[-1].config.seed}"
         screen.line(f"{describe(first)}; {seeds}", style="bold")
 
 
-def train_together(runs: Sequence[Run], screen: Screen) -> None:
+def train_together(runs: Sequence[Run], screen: Screen, stop: StopRequest) -> None:
     first = runs[0]
     trainer = first.config.trainer
     steps = count_steps(len(first.splits.train), trainer.batch_size)
     settings = LoopSettings(trainer.epochs, trainer.batch_size, trainer.refresh_seconds)
     with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
         boards = [
             stack.enter_context(closing(Board(this.folder / "tensorboard", this.position.history)))
             for this in runs
@@ -86,8 +87,15 @@ def train_together(runs: Sequence[Run], screen: Screen) -> None:
         bar = stack.enter_context(screen.bar(trainer.epochs, steps))
         trainings = [this.training for this in runs]
         for records in train(trainings, first.splits, settings, stop, bar.show):
-            for this, board, record in zip(runs, boards, records, strict=True):
-                record_epoch(this, board, record)
+            best = [
+                best_record(this.position.history) is r
+                for this, r in zip(runs, records, strict=True)
+            ]
+            # All or none, so that all stand at the same step when they are resumed.
+            epoch = records[0].epoch
+            save = any(best) or epoch % trainer.save_every == 0 or epoch == trainer.epochs
+            for this, board, is_best in zip(runs, boards, best, strict=True):
+                record_epoch(this, board, save, is_best)
             if first.screen is not screen:
                 screen.epoch_of_replicas(records, trainer.epochs)
 
@@ -99,17 +107,16 @@ def show_start(this: Run, board: Board) -> None:
         board.show_start(yaml, layers, this.splits.train)
 
 
-def record_epoch(this: Run, board: Board, record: EpochRecord) -> None:
-    trainer, history = this.config.trainer, this.position.history
-    best = best_record(history) is record
-    if best or record.epoch % trainer.save_every == 0 or record.epoch == trainer.epochs:
+def record_epoch(this: Run, board: Board, save: bool, best: bool) -> None:
+    history = this.position.history
+    if save:
         with this.learner.randomness:
             write_checkpoint(this.folder / LAST, training_state(this.learner, this.position))
     if best:
         write_best(this)
     write_metrics(this.folder, history)
-    board.show_epoch(record)
-    this.screen.epoch(record, trainer.epochs, best)
+    board.show_epoch(history[-1])
+    this.screen.epoch(history[-1], this.config.trainer.epochs, best)
 
 
 def describe(this: Run) -> str:

@@ -71,11 +71,14 @@ class Screen:
             return total / len(records)
 
         first, accuracies = records[0], [record.val_accuracy for record in records]
+        binary = ""
+        if first.val_binary_accuracy is not None:
+            binary = f", binary {mean('val_binary_accuracy'):.4f}"
         self.line(
             f"epoch {first.epoch:>{len(str(epochs))}}/{epochs}  "
             f"train loss {mean('train_loss'):.4f} acc {mean('train_accuracy'):.4f}  "
             f"val loss {mean('val_loss'):.4f} acc {mean('val_accuracy'):.4f} "
-            f"({min(accuracies):.4f} to {max(accuracies):.4f})  "
+            f"({min(accuracies):.4f} to {max(accuracies):.4f}{binary})  "
             f"lr {first.learning_rate:.1e}  {first.seconds:.1f} s  "
             f"{first.images_per_second * len(records):,.0f} images/s"
         )

@@ -102,7 +102,7 @@ class Learner:
 
     @property
     def recordable(self) -> bool:
-        """Whether its steps are all on the device, so that a CUDA graph can hold them."""
+        """Whether its optimizer leaves out the host, so that a CUDA graph can hold a step."""
         return all(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups)
 
     def begin_step(self) -> None:

@@ -39,8 +39,9 @@ def test_the_plain_step_is_adam_on_the_cross_entropy():
     )
 
 
-def test_the_plain_network_is_the_same_function_in_the_usual_order(compose, mnist_root):
-    network = ConvNet(compose("model=cnn3x3").model)
+@pytest.mark.parametrize("stride", ["1", "[2,1]"])
+def test_the_plain_network_is_the_same_function_in_the_usual_order(compose, mnist_root, stride):
+    network = ConvNet(compose("model=cnn3x3", f"model.stride={stride}").model)
     plain = step.in_plain_layers(network)
     assert [type(layer).__name__ for layer in plain] == [
         *("Conv2d", "ReLU", "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Dropout"),
@@ -99,9 +100,8 @@ def test_the_benchmark_of_replicas_writes_its_table(tmp_path, mnist_root, monkey
     (report,) = tmp_path.glob("replicas-*.md")
     rows = [line.split(" | ") for line in report.read_text().splitlines() if line[:3] == "| `"]
     assert [row[:2] for row in rows] == [["| `cnn5x5_single`", "1"], ["| `cnn5x5_single`", "2"]]
-    assert rows[0][3] == "1.000 |"
-    both, alone, share = float(rows[1][2]), float(rows[0][2]), float(rows[1][3].rstrip("| "))
-    assert share == pytest.approx(both / (2 * alone), abs=0.01)
+    measured = replicas.Measurement("cnn5x5_single", 2, ms_per_step=30, ms_alone=20)
+    assert measured.share == 0.75
 
 
 def test_the_gpu_benchmark_goes_on_from_the_parts_that_are_done(tmp_path, monkeypatch, capfd):
@@ -109,12 +109,15 @@ def test_the_gpu_benchmark_goes_on_from_the_parts_that_are_done(tmp_path, monkey
 
     def parts(folder):
         return [
-            gpu.Part("first", 1, [["-c", "print('one')"]], "first.txt"),
+            gpu.Part("first", 1, [["-c", "print('one')"]], folder / "begun", "first.txt"),
             gpu.Part("long", 1000, [["-c", f"open(r'{folder}/long.txt', 'w').close()"]]),
             gpu.Part("broken", 1, [["-c", "raise SystemExit(3)"], ["-c", "print('never')"]]),
         ]
 
     monkeypatch.setattr(gpu, "parts", parts)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "device_name", lambda: "a device")
+    (tmp_path / "begun").mkdir()
     for minutes, summary in (
         ("1", "Parts: 1 done, 1 waiting for another call, 1 failed."),
         ("20", "Parts: 2 done, 0 waiting for another call, 1 failed."),
@@ -126,7 +129,16 @@ def test_the_gpu_benchmark_goes_on_from_the_parts_that_are_done(tmp_path, monkey
         assert summary in out and "never" not in out
         assert err.startswith("broken has failed: python -c")
     assert (tmp_path / "first.txt").read_text() == "one\n"
+    assert not (tmp_path / "begun").exists()
     assert [row["part"] for row in gpu.read_done(tmp_path / "parts.csv")] == ["first", "long"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+def test_the_gpu_benchmark_is_refused_without_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gpu", str(tmp_path)])
+    with pytest.raises(SystemExit, match="PyTorch finds no CUDA device"):
+        gpu.main()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_parts_for_a_gpu_name_what_there_is(compose, tmp_path):

@@ -7,16 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from mnist_bench.checkpoint import restore_optimizer
 from mnist_bench.config import TrainConfig
 from mnist_bench.data.splits import Splits
 from mnist_bench.graphs import WARM_UP_STEPS, StepGraph, Work
+from mnist_bench.optimizers import build_optimizer
 from mnist_bench.placement import set_up_torch
 from mnist_bench.prepare import prepare
 from mnist_bench.replicas import OwnRandomness, Replicas
 from mnist_bench.step import build_learner
 
 Compose = Callable[..., TrainConfig]
-OPTIMIZERS = ["adam", "adamw", "sgd", "rmsprop", "adadelta", "keras_adam", "keras_rmsprop"]
+OPTIMIZERS = ["adam", "adamw", "sgd", "rmsprop", "adadelta", "keras_adam", "keras_rmsprop", "muon"]
 
 
 class Again:
@@ -122,6 +124,25 @@ def test_no_graph_is_made_off_cuda(compose: Compose, mnist_root: Path) -> None:
     assert replicas.graph is None
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "keras_adam", "rmsprop", "adadelta", "muon"])
+def test_a_restored_optimizer_counts_its_steps_where_a_graph_can(
+    compose: Compose, mnist_root: Path, optimizer: str
+) -> None:
+    """A checkpoint of the CPU; the device that can record is played by PyTorch's `meta`."""
+    plain, _ = take_steps(compose, mnist_root, None, 2, *CPU, f"optimizer={optimizer}")
+    network = plain.learners[0].network
+    saved = plain.learners[0].optimizer.state_dict()
+    config = compose(f"optimizer={optimizer}").optimizer
+    restored = build_optimizer(config, network.parameters(), capturable=True)
+    for group in restored.param_groups:
+        group["params"] = [torch.nn.Parameter(p.detach().to("meta")) for p in group["params"]]
+    restore_optimizer(restored, saved)
+    for group in restored.param_groups:
+        for weight in group["params"]:
+            assert restored.state[weight]
+            assert {value.device.type for value in restored.state[weight].values()} == {"meta"}
+
+
 # --- On CUDA ----------------------------------------------------------------------------------
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -176,3 +197,4 @@ def test_replicas_on_cuda_are_what_each_would_be_alone(
         expected = [loss for [loss] in alone]
         assert [step[which] for step in losses] == pytest.approx(expected, rel=1e-4)
     assert (together.graph is not None) == (graphs == "true")
+    assert together.graph is None or together.graph.replay is not None

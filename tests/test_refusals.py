@@ -51,6 +51,7 @@ REFUSED = [
     pytest.param(
         ["trainer.gpus=1"], ["trainer.gpus=1", "CUDA", "trainer.gpus=0"], marks=without_cuda
     ),
+    (["-m", "seed=0,1", "trainer.replicas=2"], ["seed=1 twice", "space the seeds by 2"]),
     # A sweep is refused as a whole, before its first run.
     (["-m", "seed=0,1", "model.dropout=0,1.5"], ["model.dropout=1.5", "below 1"]),
     (["-m", "seed=0,1", "trainer.epoch=3"], ["trainer.epoch", "did you mean trainer.epochs?"]),

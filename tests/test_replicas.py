@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,14 +12,15 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from train_command import COMMAND, environment, run_train
 
 from mnist_bench import begin as begin_module
+from mnist_bench import run as run_module
 from mnist_bench.checkpoint import read_checkpoint
 from mnist_bench.errors import TrainingError
 from mnist_bench.placement import find_placement
 from mnist_bench.replicas import OwnRandomness
 from mnist_bench.run import run
-from tests.train_command import COMMAND, environment, run_train
 
 SETTINGS = (
     *("model=cnn5x5_single", "scheduler=constant", "data.limit=500", "trainer.gpus=0"),
@@ -103,8 +105,8 @@ def test_interrupted_replicas_are_resumed_together(alone, tmp_path, mnist_root):
     process = subprocess.Popen(
         command, env=environment(mnist_root), stdout=subprocess.PIPE, text=True, cwd=tmp_path
     )
-    first_row = folder / "seed=8" / "checkpoints" / "last.pt"
-    while not first_row.exists() and process.poll() is None:
+    begun = folder / "seed=8" / "checkpoints" / "last.pt"
+    while not begun.exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     screen, _ = process.communicate(timeout=120)
@@ -135,9 +137,8 @@ def test_replicas_that_stand_at_different_epochs_all_come_to_the_end(alone, tmp_
         assert config.trainer.epochs == 3
 
 
-def test_a_replica_that_diverges_leaves_the_others_to_go_on(
-    alone, tmp_path, mnist_root, compose, monkeypatch
-):
+@pytest.fixture
+def diverging(monkeypatch):
     """Seed 6 is given a rate that no training survives."""
     build = begin_module.build_learner
 
@@ -148,18 +149,51 @@ def test_a_replica_that_diverges_leaves_the_others_to_go_on(
         return learner
 
     monkeypatch.setattr(begin_module, "build_learner", build_with_one_that_diverges)
+
+
+@pytest.mark.usefixtures("diverging")
+def test_a_replica_that_diverges_leaves_the_others_to_go_on(
+    alone, tmp_path, mnist_root, compose, monkeypatch
+):
+    """And once more: it begins again, and the others go on from their last epoch."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "together"
     shutil.copytree(alone / "seed=7" / ".hydra", folder / ".hydra")
-    config = compose(*SETTINGS, f"data.root={mnist_root}", "seed=6", "trainer.replicas=3")
-    with pytest.raises(TrainingError, match=r"^1 of 3 replicas failed \(seed=6\).*The loss became"):
-        run(config, folder)
-    failed = summary(folder / "seed=6")
-    assert failed["status"] == "failed"
-    assert failed["error"].startswith("The loss became")
-    assert "Traceback" in (folder / "seed=6" / "train.log").read_text()
+    settings = (*SETTINGS, f"data.root={mnist_root}", "seed=6", "trainer.replicas=3")
+    for epochs, resume in (("2", ()), ("3", (f'resume="{folder}"',))):
+        config = compose(*settings, f"trainer.epochs={epochs}", *resume)
+        with pytest.raises(
+            TrainingError, match=r"^1 of 3 replicas failed \(seed=6\), and .*The loss became"
+        ):
+            run(config, folder)
+        failed = summary(folder / "seed=6")
+        assert failed["status"] == "failed"
+        assert failed["error"].startswith("The loss became")
+        assert "Traceback" in (folder / "seed=6" / "train.log").read_text()
     for name in ("seed=7", "seed=8"):
         assert_same_run(folder / name, alone / name)
+
+
+@pytest.mark.usefixtures("diverging")
+def test_a_stop_that_comes_with_a_divergence_is_not_lost(
+    alone, tmp_path, mnist_root, compose, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "together"
+    shutil.copytree(alone / "seed=7" / ".hydra", folder / ".hydra")
+    config = compose(*SETTINGS, f"data.root={mnist_root}", "seed=6", "trainer.replicas=2")
+    record = run_module.record_failure
+
+    def record_and_press_ctrl_c(this, error):
+        record(this, error)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run_module, "record_failure", record_and_press_ctrl_c)
+    with pytest.raises(SystemExit) as stopped:
+        run(config, folder)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert summary(folder / "seed=7")["status"] == "interrupted"
+    assert (folder / "seed=7" / "checkpoints" / "last.pt").is_file()
 
 
 def test_own_randomness_is_that_of_the_seed_and_leaves_others_alone(compose):

@@ -92,11 +92,18 @@ def _run_row(summary: Mapping[str, Any], curve: Sequence[Row]) -> Row:
     row = {
         **summary,
         "best_val_accuracy": max(float(epoch["val_accuracy"]) for epoch in curve),
-        "seconds_per_epoch": statistics.median(float(epoch["seconds"]) for epoch in curve),
+        "seconds_per_epoch": _seconds_per_epoch(summary, curve),
         "torch": summary["versions"]["torch"],
         "python": summary["versions"]["python"],
     }
     return {column: as_text(row.get(column)) for column in RUNS if column not in KEY}
+
+
+def _seconds_per_epoch(summary: Mapping[str, Any], curve: Sequence[Row]) -> float | None:
+    """None of a run that shared its seconds with others."""
+    if summary.get("replicas", 1) > 1:
+        return None
+    return statistics.median(float(epoch["seconds"]) for epoch in curve)
 
 
 def as_text(value: Any) -> str:

@@ -145,7 +145,8 @@ class TimeRow:
 
 def time_rows(evidence: Evidence) -> list[TimeRow]:
     groups: dict[tuple[str, str, str], list[float]] = {}
-    for key in sorted(evidence.runs, key=by_experiment):
+    timed = [key for key in evidence.runs if evidence.runs[key]["seconds_per_epoch"]]
+    for key in sorted(timed, key=by_experiment):
         group = groups.setdefault((key.experiment, key.device, key.precision), [])
         group.append(value(evidence, key, "seconds_per_epoch"))
     return [TimeRow(*k, len(v), statistics.median(v)) for k, v in groups.items()]
