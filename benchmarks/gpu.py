@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -47,18 +47,6 @@ class Part:
     run: Path | None = None
     # A file for what the last of them prints.
     output: str | None = None
-
-
-@dataclass(frozen=True)
-class Done:
-    """A row of parts.csv."""
-
-    part: str
-    seconds: float
-    device: str
-    torch: str
-    commit: str
-    date: str
 
 
 def parts(folder: Path) -> list[Part]:
@@ -124,8 +112,14 @@ def read_done(path: Path) -> list[dict[str, str]]:
 def note(path: Path, part: str, seconds: float) -> None:
     """Add a row to parts.csv."""
     origin = provenance()
-    version, commit = origin["versions"]["torch"], origin["git_commit"]
-    row = asdict(Done(part, round(seconds, 1), device_name(), version, commit, origin["started"]))
+    row = {
+        "part": part,
+        "seconds": f"{seconds:.1f}",
+        "device": device_name(),
+        "torch": origin["versions"]["torch"],
+        "commit": origin["git_commit"],
+        "date": origin["started"],
+    }
     first = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")

@@ -18,12 +18,11 @@ from benchmarks.step import ROOT, ROUND_SECONDS, calibrate, device_name, file_na
 from mnist_bench.compose import compose
 from mnist_bench.config import to_config
 from mnist_bench.folders import replica_configs
-from mnist_bench.placement import Placement, find_placement, keep_freed_memory, set_up_torch
+from mnist_bench.placement import Placement, find_placement, keep_freed_memory
 from mnist_bench.prepare import prepare
 from mnist_bench.records import provenance
-from mnist_bench.replicas import OwnRandomness, Replicas
+from mnist_bench.replicas import Replicas, build_learners
 from mnist_bench.screen import say
-from mnist_bench.step import build_learner
 
 NETWORKS = ["mnist_cnn", "cnn5x5_single", "wide5x7_bn"]
 REPLICAS = [1, 2, 4, 8, 16, 32, 64]
@@ -68,13 +67,7 @@ def build_step(network: str, precision: str, count: int) -> Callable[[], None]:
     prepared = prepare(config, say)
     placement, splits = prepared.placement, prepared.splits.to(prepared.placement.device)
     keep_freed_memory()
-    learners = []
-    for own in replica_configs(config):
-        set_up_torch(own.seed, deterministic=False)
-        learners.append(build_learner(own, placement, splits))
-        learners[-1].network.train()
-        if count > 1:
-            learners[-1].randomness = OwnRandomness(placement.device)
+    learners = build_learners(replica_configs(config), placement, splits)
     totals = [learner.new_totals() for learner in learners]
     size = config.trainer.batch_size
     replicas = Replicas(learners, size)

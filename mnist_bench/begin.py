@@ -16,12 +16,12 @@ from mnist_bench.config import TrainConfig
 from mnist_bench.data.splits import Splits
 from mnist_bench.folders import lay_out_replicas, replica_configs, replica_folders
 from mnist_bench.loop import Position, Training
-from mnist_bench.placement import Placement, keep_freed_memory, set_up_torch
+from mnist_bench.placement import Placement, keep_freed_memory
 from mnist_bench.prepare import prepare
 from mnist_bench.records import PREDICTIONS, SUMMARY, best_record, provenance, write_metrics
-from mnist_bench.replicas import OwnRandomness
+from mnist_bench.replicas import build_learners
 from mnist_bench.screen import Screen, say
-from mnist_bench.step import Learner, build_learner
+from mnist_bench.step import Learner
 
 
 @dataclass
@@ -54,12 +54,10 @@ def begin(config: TrainConfig, folder: Path) -> list[Run]:
     alone = len(configs) == 1
     if not alone and config.resume is None:
         lay_out_replicas(folder, (own.seed for own in configs))
+    learners = build_learners(configs, placement, splits)
+    folders = replica_folders(folder, config.seed, len(configs))
     runs = []
-    for own, place in zip(configs, replica_folders(folder, config.seed, len(configs)), strict=True):
-        set_up_torch(own.seed, own.trainer.deterministic)
-        learner = build_learner(own, placement, splits)
-        if not alone:
-            learner.randomness = OwnRandomness(placement.device)
+    for own, place, learner in zip(configs, folders, learners, strict=True):
         position = Position(learner.new_totals())
         # A replica may have been killed, or may have diverged, before its first checkpoint.
         if config.resume is not None and (place / LAST).exists():

@@ -69,6 +69,11 @@ def one_or_each(test: Callable[[Any], bool], text: str, default: Any = MISSING) 
     return allowed(holds, text, default)
 
 
+def whole_for_each(default: Any = MISSING) -> Any:
+    text = "a whole number of at least 1, or a list of them"
+    return one_or_each(lambda v: _whole(v) and v >= 1, text, default)
+
+
 # --- Model ------------------------------------------------------------------------------------
 
 
@@ -90,14 +95,8 @@ class ModelConfig:
 
     name: str = MISSING
     channels: list[int] = each(lambda v: v >= 1, "a list of whole numbers of at least 1")
-    kernel_size: Any = one_or_each(
-        lambda v: _whole(v) and v >= 1, "a whole number of at least 1, or a list of them"
-    )
-    stride: Any = one_or_each(
-        lambda v: _whole(v) and v >= 1,
-        "a whole number of at least 1, or a list of them",
-        default=1,  # saved runs of before this key go on
-    )
+    kernel_size: Any = whole_for_each()
+    stride: Any = whole_for_each(default=1)  # saved runs of before this key go on
     padding: Padding = MISSING
     pool_after: list[int] = each(lambda v: v >= 1, "a list of layers, counted from 1")
     dense: list[int] = each(lambda v: v >= 1, "a list of whole numbers of at least 1")

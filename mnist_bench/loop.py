@@ -109,14 +109,14 @@ def train(
     """
     replicas = Replicas([training.learner for training in trainings], settings.batch_size)
     while trainings[0].position.epoch <= settings.epochs:
-        train_epoch(replicas, trainings, splits.train, settings, stop, show)
+        averages = train_epoch(replicas, trainings, splits.train, settings, stop, show)
         where = f"in the validation after epoch {trainings[0].position.epoch}"
         validations = [training.learner.evaluate(splits.validation)[0] for training in trainings]
         _check_finite(validations, where)
         records = []
-        for training, validation in zip(trainings, validations, strict=True):
+        for training, trained, validation in zip(trainings, averages, validations, strict=True):
             position = training.position
-            records.append(_record(training, validation))
+            records.append(_record(training, trained, validation))
             position.history.append(records[-1])
             position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
             position.totals.reset()
@@ -131,8 +131,8 @@ def train_epoch(
     settings: LoopSettings,
     stop: StopRequest,
     show: Callable[[Progress], None],
-) -> None:
-    """Take the steps of the epoch in progress that are not done yet."""
+) -> list[Averages]:
+    """Take the steps of the epoch in progress that are not done yet; returns the whole epoch's."""
     positions = [training.position for training in trainings]
     first = positions[0]
     orders = [epoch_order(len(images), training.seed, first.epoch) for training in trainings]
@@ -160,7 +160,7 @@ def train_epoch(
             seen, shown = first.step, time.perf_counter()
             show(_progress(first, averages))
             stop.check()
-    look()
+    return look()
 
 
 def _progress(position: Position, averages: Sequence[Averages]) -> Progress:
@@ -174,9 +174,8 @@ def _progress(position: Position, averages: Sequence[Averages]) -> Progress:
     )
 
 
-def _record(training: Training, validation: Averages) -> EpochRecord:
+def _record(training: Training, averages: Averages, validation: Averages) -> EpochRecord:
     position, learner = training.position, training.learner
-    averages = position.totals.averages()
     return EpochRecord(
         epoch=position.epoch,
         train_loss=averages.loss,

@@ -1,7 +1,7 @@
 """PyTorch's optimizers as configured, and those that PyTorch lacks: two Keras forms, and Muon."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from mnist_bench.config import (
     RMSpropConfig,
     SGDConfig,
 )
+
+# Of an optimizer: what it keeps of each weight, by name.
+State = MutableMapping[Tensor, dict[str, Any]]
 
 
 class KerasAdam(torch.optim.Adam):
@@ -33,7 +36,7 @@ class KerasAdam(torch.optim.Adam):
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         if self.defaults["capturable"]:
-            loss = closure() if closure is not None else None
+            loss = _evaluate(closure)
             for group in self.param_groups:
                 self._step_on_device(group)
             return loss
@@ -47,32 +50,25 @@ class KerasAdam(torch.optim.Adam):
     def _step_on_device(self, group: dict[str, Any]) -> None:
         weights, gradients = _with_gradients(group)
         if weights:
-            if group["weight_decay"] > 0:
-                gradients = list(
-                    torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
-                )
-            state = [self.state[weight] for weight in weights]
-            eps = group["epsilon_hat"]
-            step_keras_adam(weights, gradients, state, group["lr"], group["betas"], eps)
+            gradients = _with_penalty(gradients, weights, group["weight_decay"])
+            lr, betas, eps = group["lr"], group["betas"], group["epsilon_hat"]
+            step_keras_adam(weights, gradients, self.state, lr, betas, eps)
 
 
 def step_keras_adam(
     weights: list[Tensor],
     gradients: list[Tensor],
-    states: list[dict[str, Tensor]],
+    state: State,
     lr: float | Tensor,
     betas: tuple[float, float],
     eps: float,
 ) -> None:
     """Adam's step in Keras's form, by operations that a CUDA graph can hold."""
-    for weight, state in zip(weights, states, strict=True):
-        if not state:
-            state["step"] = torch.zeros((), device=weight.device)
-            state["exp_avg"] = torch.zeros_like(weight)
-            state["exp_avg_sq"] = torch.zeros_like(weight)
-    steps, means, squares = (
-        [state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq")
-    )
+    for weight in weights:
+        if "step" not in state[weight]:
+            state[weight]["step"] = torch.zeros((), device=weight.device)
+    steps = [state[weight]["step"] for weight in weights]
+    means, squares = (_buffers(state, name, weights) for name in ("exp_avg", "exp_avg_sq"))
     torch._foreach_add_(steps, 1)
     torch._foreach_lerp_(means, gradients, 1 - betas[0])
     torch._foreach_mul_(squares, betas[1])
@@ -116,18 +112,14 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluate(closure)
         matrices, adam = self.param_groups
         self._step_matrices(matrices)
         weights, gradients = _with_gradients(adam)
         if weights:
             lr = adam["lr"] * adam["adam_lr_ratio"]
             _decay(weights, lr, adam["weight_decay"])
-            states = [self.state[weight] for weight in weights]
-            step_keras_adam(weights, gradients, states, lr, adam["betas"], adam["eps"])
+            step_keras_adam(weights, gradients, self.state, lr, adam["betas"], adam["eps"])
         return loss
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
@@ -135,10 +127,7 @@ class Muon(torch.optim.Optimizer):
         if not weights:
             return
         _decay(weights, group["lr"], group["weight_decay"])
-        for weight in weights:
-            if not self.state[weight]:
-                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        momenta = [self.state[weight]["momentum_buffer"] for weight in weights]
+        momenta = _buffers(self.state, "momentum_buffer", weights)
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
         for weight, update in zip(weights, ahead, strict=True):
@@ -160,6 +149,31 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.T if tall else x).to(matrix.dtype)
+
+
+def _evaluate(closure: Callable[[], float] | None) -> float | None:
+    """What a step returns: the loss, if it is given a way to compute one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
+def _buffers(state: State, name: str, weights: list[Tensor]) -> list[Tensor]:
+    """One tensor of an optimizer's state for each weight, zeros at first."""
+    for weight in weights:
+        if name not in state[weight]:
+            state[weight][name] = torch.zeros_like(weight)
+    return [state[weight][name] for weight in weights]
+
+
+def _with_penalty(
+    gradients: list[Tensor], weights: list[Tensor], weight_decay: float
+) -> list[Tensor]:
+    """The gradients of the loss with an L2 penalty."""
+    if weight_decay == 0:
+        return gradients
+    return list(torch._foreach_add(gradients, weights, alpha=weight_decay))
 
 
 def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
@@ -200,10 +214,7 @@ class Keras3RMSprop(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluate(closure)
         for group in self.param_groups:
             weights, gradients = _with_gradients(group)
             if weights:
@@ -211,27 +222,19 @@ class Keras3RMSprop(torch.optim.Optimizer):
         return loss
 
     def _step(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]) -> None:
-        if group["weight_decay"] > 0:
-            gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
-        alpha, squares = group["alpha"], self._buffers("square_avg", weights)
+        gradients = _with_penalty(gradients, weights, group["weight_decay"])
+        alpha, squares = group["alpha"], _buffers(self.state, "square_avg", weights)
         torch._foreach_mul_(squares, alpha)
         torch._foreach_addcmul_(squares, gradients, gradients, value=1 - alpha)
         divisors = torch._foreach_add(squares, group["eps"])
         torch._foreach_sqrt_(divisors)
         if group["momentum"] > 0:
-            momenta = self._buffers("momentum_buffer", weights)
+            momenta = _buffers(self.state, "momentum_buffer", weights)
             torch._foreach_mul_(momenta, group["momentum"])
             torch._foreach_addcdiv_(momenta, gradients, divisors, value=group["lr"])
             torch._foreach_sub_(weights, momenta)
         else:
             torch._foreach_addcdiv_(weights, gradients, divisors, value=-group["lr"])
-
-    def _buffers(self, name: str, weights: list[Tensor]) -> list[Tensor]:
-        """One tensor of the optimizer's state for each weight, zeros at first."""
-        for weight in weights:
-            if name not in self.state[weight]:
-                self.state[weight][name] = torch.zeros_like(weight)
-        return [self.state[weight][name] for weight in weights]
 
 
 def build_optimizer(

@@ -12,9 +12,11 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from mnist_bench.data.splits import ImageSet
+from mnist_bench.config import TrainConfig
+from mnist_bench.data.splits import ImageSet, Splits
 from mnist_bench.graphs import CudaRecorder, StepGraph
-from mnist_bench.step import Learner, Totals
+from mnist_bench.placement import Placement, set_up_torch
+from mnist_bench.step import Learner, Totals, build_learner
 
 
 class OwnRandomness:
@@ -62,6 +64,19 @@ class _SwappedGenerator:
 
     def swap_out(self) -> None:
         self.default.graphsafe_set_state(self.outside)
+
+
+def build_learners(
+    configs: Sequence[TrainConfig], placement: Placement, splits: Splits
+) -> list[Learner]:
+    """A fresh learner for each configuration; of several, each has random numbers of its own."""
+    learners = []
+    for config in configs:
+        set_up_torch(config.seed, config.trainer.deterministic)
+        learners.append(build_learner(config, placement, splits))
+        if len(configs) > 1:
+            learners[-1].randomness = OwnRandomness(placement.device)
+    return learners
 
 
 class Replicas:

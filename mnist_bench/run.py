@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from omegaconf import OmegaConf
+from rich.table import Table
 
 from mnist_bench.begin import Run, at_the_same_step, begin, write_best
 from mnist_bench.checkpoint import LAST, training_state, write_checkpoint
@@ -45,11 +46,13 @@ def run(config: TrainConfig, folder: Path) -> None:
 def fit(runs: Sequence[Run], screen: Screen) -> None:
     """Train to the end; a run that diverges is recorded as failed, and the others go on."""
     remaining = list(runs)
-    introduce(remaining, screen)
+    network = runs[0].learner.network
+    table = layers_table(runs[0].config.model.name, summarise(network))
+    introduce(remaining, screen, table)
     with StopRequest() as stop:
         while remaining:
             try:
-                train_together(remaining, screen, stop)
+                train_together(remaining, screen, stop, as_text(table))
                 break
             except Diverged as error:
                 record_failure(remaining.pop(error.which), error)
@@ -59,20 +62,19 @@ def fit(runs: Sequence[Run], screen: Screen) -> None:
         finish(this)
 
 
-def introduce(runs: Sequence[Run], screen: Screen) -> None:
+def introduce(runs: Sequence[Run], screen: Screen, layers: Table) -> None:
     """What is trained where, on the screen once and in every run's log."""
     first = runs[0]
-    table = layers_table(first.config.model.name, summarise(first.learner.network))
-    for each in {id(s): s for s in (screen, *(this.screen for this in runs))}.values():
-        each.table(table)
     for this in runs:
+        this.screen.table(layers)
         this.screen.line(describe(this), style="bold")
     if first.screen is not screen:
+        screen.table(layers)
         seeds = f"{len(runs)} seeds side by side, {first.config.seed} to {runs[-1].config.seed}"
         screen.line(f"{describe(first)}; {seeds}", style="bold")
 
 
-def train_together(runs: Sequence[Run], screen: Screen, stop: StopRequest) -> None:
+def train_together(runs: Sequence[Run], screen: Screen, stop: StopRequest, layers: str) -> None:
     first = runs[0]
     trainer = first.config.trainer
     steps = count_steps(len(first.splits.train), trainer.batch_size)
@@ -83,7 +85,9 @@ def train_together(runs: Sequence[Run], screen: Screen, stop: StopRequest) -> No
             for this in runs
         ]
         for this, board in zip(runs, boards, strict=True):
-            show_start(this, board)
+            if not this.position.history and this.position.step == 0:
+                yaml = OmegaConf.to_yaml(OmegaConf.structured(this.config))
+                board.show_start(yaml, layers, this.splits.train)
         bar = stack.enter_context(screen.bar(trainer.epochs, steps))
         trainings = [this.training for this in runs]
         for records in train(trainings, first.splits, settings, stop, bar.show):
@@ -98,13 +102,6 @@ def train_together(runs: Sequence[Run], screen: Screen, stop: StopRequest) -> No
                 record_epoch(this, board, save, is_best)
             if first.screen is not screen:
                 screen.epoch_of_replicas(records, trainer.epochs)
-
-
-def show_start(this: Run, board: Board) -> None:
-    if not this.position.history and this.position.step == 0:
-        yaml = OmegaConf.to_yaml(OmegaConf.structured(this.config))
-        layers = as_text(layers_table(this.config.model.name, summarise(this.learner.network)))
-        board.show_start(yaml, layers, this.splits.train)
 
 
 def record_epoch(this: Run, board: Board, save: bool, best: bool) -> None:

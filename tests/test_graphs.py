@@ -1,6 +1,7 @@
 """Recorded steps against plain ones: the bookkeeping on the CPU, the graphs wherever CUDA is."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,8 @@ from mnist_bench.config import TrainConfig
 from mnist_bench.data.splits import Splits
 from mnist_bench.graphs import WARM_UP_STEPS, StepGraph, Work
 from mnist_bench.optimizers import build_optimizer
-from mnist_bench.placement import set_up_torch
 from mnist_bench.prepare import prepare
-from mnist_bench.replicas import OwnRandomness, Replicas
-from mnist_bench.step import build_learner
+from mnist_bench.replicas import Replicas, build_learners
 
 Compose = Callable[..., TrainConfig]
 OPTIMIZERS = ["adam", "adamw", "sgd", "rmsprop", "adadelta", "keras_adam", "keras_rmsprop", "muon"]
@@ -61,12 +60,8 @@ def take_steps(
     prepared = prepare(config, lambda line: None)
     device = prepared.placement.device
     splits: Splits = prepared.splits.to(device)
-    learners = []
-    for seed in seeds:
-        set_up_torch(seed, deterministic=False)
-        learners.append(build_learner(config, prepared.placement, splits))
-        if len(seeds) > 1:
-            learners[-1].randomness = OwnRandomness(device)
+    configs = [replace(config, seed=seed) for seed in seeds]
+    learners = build_learners(configs, prepared.placement, splits)
     replicas = Replicas(learners, 32)
     if recorder is not None:
         replicas.graph = StepGraph(recorder, 32)

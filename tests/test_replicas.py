@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from train_command import COMMAND, environment, run_train
 
-from mnist_bench import begin as begin_module
+from mnist_bench import replicas as replicas_module
 from mnist_bench import run as run_module
 from mnist_bench.checkpoint import read_checkpoint
 from mnist_bench.errors import TrainingError
@@ -138,9 +138,9 @@ def test_replicas_that_stand_at_different_epochs_all_come_to_the_end(alone, tmp_
 
 
 @pytest.fixture
-def diverging(monkeypatch):
-    """Seed 6 is given a rate that no training survives."""
-    build = begin_module.build_learner
+def run_from_6(alone, tmp_path, mnist_root, compose, monkeypatch):
+    """Runs replicas from seed 6 on, which is given a rate that no training survives."""
+    build = replicas_module.build_learner
 
     def build_with_one_that_diverges(config, placement, splits):
         learner = build(config, placement, splits)
@@ -148,24 +148,26 @@ def diverging(monkeypatch):
             learner.schedule = lambda step: 1e20
         return learner
 
-    monkeypatch.setattr(begin_module, "build_learner", build_with_one_that_diverges)
-
-
-@pytest.mark.usefixtures("diverging")
-def test_a_replica_that_diverges_leaves_the_others_to_go_on(
-    alone, tmp_path, mnist_root, compose, monkeypatch
-):
-    """And once more: it begins again, and the others go on from their last epoch."""
+    monkeypatch.setattr(replicas_module, "build_learner", build_with_one_that_diverges)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "together"
     shutil.copytree(alone / "seed=7" / ".hydra", folder / ".hydra")
-    settings = (*SETTINGS, f"data.root={mnist_root}", "seed=6", "trainer.replicas=3")
+
+    def run_replicas(*overrides):
+        run(compose(*SETTINGS, f"data.root={mnist_root}", "seed=6", *overrides), folder)
+
+    run_replicas.folder = folder
+    return run_replicas
+
+
+def test_a_replica_that_diverges_leaves_the_others_to_go_on(alone, run_from_6):
+    """And once more: it begins again, and the others go on from their last epoch."""
+    folder = run_from_6.folder
     for epochs, resume in (("2", ()), ("3", (f'resume="{folder}"',))):
-        config = compose(*settings, f"trainer.epochs={epochs}", *resume)
         with pytest.raises(
             TrainingError, match=r"^1 of 3 replicas failed \(seed=6\), and .*The loss became"
         ):
-            run(config, folder)
+            run_from_6("trainer.replicas=3", f"trainer.epochs={epochs}", *resume)
         failed = summary(folder / "seed=6")
         assert failed["status"] == "failed"
         assert failed["error"].startswith("The loss became")
@@ -174,14 +176,7 @@ def test_a_replica_that_diverges_leaves_the_others_to_go_on(
         assert_same_run(folder / name, alone / name)
 
 
-@pytest.mark.usefixtures("diverging")
-def test_a_stop_that_comes_with_a_divergence_is_not_lost(
-    alone, tmp_path, mnist_root, compose, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "together"
-    shutil.copytree(alone / "seed=7" / ".hydra", folder / ".hydra")
-    config = compose(*SETTINGS, f"data.root={mnist_root}", "seed=6", "trainer.replicas=2")
+def test_a_stop_that_comes_with_a_divergence_is_not_lost(run_from_6, monkeypatch):
     record = run_module.record_failure
 
     def record_and_press_ctrl_c(this, error):
@@ -190,10 +185,10 @@ def test_a_stop_that_comes_with_a_divergence_is_not_lost(
 
     monkeypatch.setattr(run_module, "record_failure", record_and_press_ctrl_c)
     with pytest.raises(SystemExit) as stopped:
-        run(config, folder)
+        run_from_6("trainer.replicas=2")
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert summary(folder / "seed=7")["status"] == "interrupted"
-    assert (folder / "seed=7" / "checkpoints" / "last.pt").is_file()
+    assert summary(run_from_6.folder / "seed=7")["status"] == "interrupted"
+    assert (run_from_6.folder / "seed=7" / "checkpoints" / "last.pt").is_file()
 
 
 def test_own_randomness_is_that_of_the_seed_and_leaves_others_alone(compose):
