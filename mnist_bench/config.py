@@ -1,11 +1,11 @@
 """What can be configured: one dataclass per group of `conf/`, registered as Hydra schemas.
 
-Types are enforced by Hydra when a configuration is composed. Ranges are declared beside each field
-and enforced by `check`. This module imports nothing heavy, so `--help` answers at once.
+Types are enforced by Hydra when a configuration is composed, ranges (`ranges.py`) by `check`. What
+has a default here came later than the first saved runs, which go on with it; all others are in
+`conf/`. This module imports nothing heavy, so `--help` answers at once.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,64 +15,20 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_bench.errors import ConfigError
-
-# --- Ranges -----------------------------------------------------------------------------------
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def allowed(test: Callable[[Any], bool], text: str, default: Any = MISSING) -> Any:
-    """Declare a field's range: `test` holds for what is allowed, `text` completes "must be …"."""
-    return field(default=default, metadata={"test": test, "text": text})
-
-
-def positive() -> Any:
-    return allowed(lambda v: 0 < v < float("inf"), "a number above 0")
-
-
-def not_negative() -> Any:
-    return allowed(lambda v: 0 <= v < float("inf"), "a number of at least 0")
-
-
-def fraction(default: Any = MISSING) -> Any:
-    return allowed(lambda v: 0 <= v < 1, "a number from 0 to below 1", default)
-
-
-def decays() -> Any:
-    def holds(values: Any) -> bool:
-        return len(values) == 2 and all(0 <= value < 1 for value in values)
-
-    return allowed(holds, "two numbers from 0 to below 1")
-
-
-def at_least(low: int, default: Any = MISSING) -> Any:
-    return allowed(lambda v: v >= low, f"a whole number of at least {low}", default)
-
-
-def each(test: Callable[[Any], bool], text: str) -> Any:
-    """Like `allowed`, for a list: `test` must hold for every element."""
-    return allowed(lambda values: all(test(v) for v in values), text)
-
-
-def one_or_each(test: Callable[[Any], bool], text: str, default: Any = MISSING) -> Any:
-    """Like `each`, for a field that also takes a single value for all layers."""
-
-    def holds(value: Any) -> bool:
-        return all(test(v) for v in value) if isinstance(value, list) else test(value)
-
-    return allowed(holds, text, default)
-
-
-def whole_for_each(default: Any = MISSING) -> Any:
-    text = "a whole number of at least 1, or a list of them"
-    return one_or_each(lambda v: _whole(v) and v >= 1, text, default)
-
+from mnist_bench.ranges import (
+    allowed,
+    at_least,
+    bounded_values,
+    decays,
+    each,
+    fraction,
+    is_number,
+    is_whole,
+    not_negative,
+    one_or_each,
+    positive,
+    whole_for_each,
+)
 
 # --- Model ------------------------------------------------------------------------------------
 
@@ -96,15 +52,17 @@ class ModelConfig:
     name: str = MISSING
     channels: list[int] = each(lambda v: v >= 1, "a list of whole numbers of at least 1")
     kernel_size: Any = whole_for_each()
-    stride: Any = whole_for_each(default=1)  # saved runs of before this key go on
+    stride: Any = whole_for_each(default=1)
+    crop: int = at_least(0, default=0)
     padding: Padding = MISSING
     pool_after: list[int] = each(lambda v: v >= 1, "a list of layers, counted from 1")
     dense: list[int] = each(lambda v: v >= 1, "a list of whole numbers of at least 1")
     dropout: Any = one_or_each(
-        lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1, or a list of them"
+        lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1, or a list of them"
     )
     dropout_on_features: bool = MISSING
     batch_norm: bool = MISSING
+    conv_batch_norm: bool = False
     initializer: Initializer = MISSING
     output_initializer: Initializer = MISSING
 
@@ -147,7 +105,7 @@ class RMSpropConfig(OptimizerConfig):
     alpha: float = fraction()
     eps: float = not_negative()
     momentum: float = fraction()
-    eps_inside_sqrt: bool = False  # saved runs of before this key go on
+    eps_inside_sqrt: bool = False
 
 
 @dataclass
@@ -161,6 +119,7 @@ class AdadeltaConfig(OptimizerConfig):
 class MuonConfig(OptimizerConfig):
     name: str = "muon"
     momentum: float = fraction()
+    iterations: int = at_least(1, default=5)
     adam_lr_ratio: float = positive()
     betas: tuple[float, float] = decays()
     eps: float = not_negative()
@@ -227,13 +186,28 @@ class DataConfig:
     scaling: Scaling = MISSING
     holdout_from: HoldoutFrom = MISSING
     holdout_size: int | float = allowed(
-        lambda v: v >= 0 and (_whole(v) or v < 1),
+        lambda v: v >= 0 and (is_whole(v) or v < 1),
         "a number of images, or a fraction of the training images below 1",
     )
     validation: Validation = MISSING
     limit: int | None = allowed(
         lambda v: v is None or v >= 1, "a whole number of at least 1, or null for all images"
     )
+
+
+# --- Augmentation -----------------------------------------------------------------------------
+
+
+@dataclass
+class AugmentationConfig:
+    """Limits of what is drawn for each training image; see `mnist_bench.augmentation`."""
+
+    rotation: float = not_negative(default=0.0)
+    translation: float = not_negative(default=0.0)
+    scale: float = fraction(default=0.0)
+    shear: float = not_negative(default=0.0)
+    elastic: float = not_negative(default=0.0)
+    smoothness: float = allowed(lambda v: 0 < v < 10, "a number above 0 and below 10", 4.0)
 
 
 # --- Trainer ----------------------------------------------------------------------------------
@@ -256,9 +230,10 @@ class TestWeights(Enum):
 class TrainerConfig:
     epochs: int = at_least(1)
     batch_size: int = at_least(1)
-    replicas: int = at_least(1, default=1)  # saved runs of before this key go on
+    replicas: int = at_least(1, default=1)
     gpus: int | str = allowed(
-        lambda v: v == "auto" or (_whole(v) and v >= 0), "auto, 0 for the CPU, or a number of GPUs"
+        lambda v: v == "auto" or (is_whole(v) and v >= 0),
+        "auto, 0 for the CPU, or a number of GPUs",
     )
     precision: Precision = MISSING
     compile: bool = MISSING
@@ -266,6 +241,9 @@ class TrainerConfig:
     deterministic: bool = MISSING
     clip_norm: float | None = allowed(
         lambda v: v is None or v > 0, "a number above 0, or null for no clipping"
+    )
+    ema_decay: float | None = allowed(
+        lambda v: v is None or 0 < v < 1, "a number between 0 and 1, or null for no average", None
     )
     refresh_seconds: float = positive()
     save_every: int = at_least(1)
@@ -288,10 +266,11 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     seed: int = allowed(lambda v: 0 <= v < SEEDS, f"a whole number from 0 to {SEEDS - 1}")
     loss: Loss = MISSING
-    label_smoothing: float = fraction(default=0.0)  # saved runs of before this key go on
+    label_smoothing: float = fraction(default=0.0)
     resume: str | None = None
     imported_from: str | None = None
 
@@ -313,6 +292,7 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(group="schema", name="model", node=ModelConfig)
+    store.store(group="schema", name="augmentation", node=AugmentationConfig)
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
             store.store(group=f"schema/{group}", name=name, node=schema)
@@ -354,7 +334,7 @@ def check(config: TrainConfig) -> None:
     Raises:
         ConfigError: names the key, the value and what is allowed.
     """
-    for key, value, allowed_test, text in _bounded_values(config):
+    for key, value, allowed_test, text in bounded_values(config):
         try:
             holds = allowed_test(value)
         except TypeError:
@@ -387,15 +367,3 @@ def check(config: TrainConfig) -> None:
     sgd = config.optimizer
     if isinstance(sgd, SGDConfig) and sgd.nesterov and sgd.momentum == 0:
         raise ConfigError("optimizer.nesterov=true needs a momentum: set optimizer.momentum.")
-
-
-def _bounded_values(
-    config: Any, prefix: str = ""
-) -> Iterator[tuple[str, Any, Callable[[Any], bool], str]]:
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        key = f"{prefix}{entry.name}"
-        if is_dataclass(value):
-            yield from _bounded_values(value, f"{key}.")
-        elif "test" in entry.metadata:
-            yield key, value, entry.metadata["test"], entry.metadata["text"]

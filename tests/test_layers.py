@@ -112,19 +112,29 @@ def test_the_first_convolution_is_pytorchs_and_pixel_major(images: Images, k: in
         (Conv2d(8, 4, 5, 1, "valid", pixel_major=False), 12),
         (Conv2d(32, 4, 3, 1, "valid", pixel_major=False), 12),
         (Conv2d(32, 4, 5, 2, "valid", pixel_major=False), 13),
+        (Conv2d(8, 4, 3, 3, "valid", pixel_major=False), 12),
+        (Conv2d(1, 4, 4, 4, "valid", pixel_major=True), 15),
+        (Conv2d(8, 4, 4, 2, "valid", pixel_major=False), 12),
     ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_convolution_is_pytorchs_however_it_is_computed(
     layer: Conv2d, size: int, precision: str
 ) -> None:
-    x = torch.randn(3, layer.in_channels, size, size)
+    x = torch.randn(3, layer.in_channels, size, size, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         output = layer(x)
     assert output.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
     weights = layer.weight.double(), layer.bias.double()
     exact = F.conv2d(x.double(), *weights, stride=layer.stride, padding=layer.padding)
-    assert relative_error(output, exact) < (1e-2 if precision == "bf16" else 1e-6)
+    tolerance = 1e-2 if precision == "bf16" else 1e-6
+    assert relative_error(output, exact) < tolerance
+    sources, grad = [x, layer.weight, layer.bias], torch.randn_like(output)
+    ours = torch.autograd.grad(output, sources, grad)
+    for found, expected in zip(
+        ours, torch.autograd.grad(exact, sources, grad.double()), strict=True
+    ):
+        assert relative_error(found, expected) < tolerance
 
 
 @pytest.mark.parametrize("size", [8, 9])

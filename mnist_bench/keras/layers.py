@@ -102,7 +102,7 @@ def _kind(module: nn.Module) -> str:
             return "Conv2D"
         case nn.Linear():
             return "Dense"
-        case nn.BatchNorm1d():
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
             return "BatchNormalization"
         case _:
             raise AssertionError(module)
@@ -116,7 +116,7 @@ def _channels(network: ConvNet) -> int:
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     """The module's weights and running statistics, in Keras's order."""
-    if isinstance(module, nn.BatchNorm1d):
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         assert module.running_mean is not None and module.running_var is not None
         return [module.weight, module.bias, module.running_mean, module.running_var]
     assert isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None
@@ -128,13 +128,15 @@ def _layers(network: ConvNet) -> Iterator[KerasLayer]:
     channels = _channels(network)
     for module, following in zip(modules, [*modules[1:], None], strict=True):
         match module:
+            case nn.ZeroPad2d(padding=(left, *_)):
+                yield KerasLayer("Cropping2D", {"cropping": [[-left, -left], [-left, -left]]})
             case nn.Conv2d(out_channels=filters, kernel_size=size, stride=steps, padding=padding):
                 settings = {
                     "filters": filters,
                     "kernel_size": list(size),
                     "strides": list(steps),
                     "padding": padding,
-                    "activation": "relu",
+                    "activation": "linear" if isinstance(following, nn.BatchNorm2d) else "relu",
                 }
                 yield KerasLayer("Conv2D", settings, _to_keras(module))
             case nn.MaxPool2d():
@@ -151,9 +153,11 @@ def _layers(network: ConvNet) -> Iterator[KerasLayer]:
                     "activation": "softmax" if following is None else "relu",
                 }
                 yield KerasLayer("Dense", settings, variables)
-            case nn.BatchNorm1d(eps=epsilon):
+            case nn.BatchNorm1d(eps=epsilon) | nn.BatchNorm2d(eps=epsilon):
                 settings = {"momentum": 1 - BATCH_NORM_MOMENTUM, "epsilon": epsilon}
                 yield KerasLayer("BatchNormalization", settings, _to_keras(module))
+                if isinstance(module, nn.BatchNorm2d):
+                    yield KerasLayer("Activation", {"activation": "relu"})
 
 
 # --- Layouts ----------------------------------------------------------------------------------

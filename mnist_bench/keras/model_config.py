@@ -137,7 +137,7 @@ def _activation(config: dict[str, Any]) -> str:
     return str(activation)
 
 
-def _pair(value: int | list[int]) -> list[int]:
+def _pair(value: Any) -> list[Any]:
     return [value, value] if isinstance(value, int) else list(value)
 
 
@@ -172,6 +172,11 @@ _READERS: dict[str, tuple[str, dict[str, Sequence[Any]], Settings]] = {
             "activation": _activation(c),
         },
     ),
+    "Cropping2D": (
+        "Cropping2D",
+        {"data_format": _LAST},
+        lambda c: {"cropping": [_pair(cut) for cut in _pair(c["cropping"])]},
+    ),
     "MaxPooling2D": (
         "MaxPooling2D",
         {"strides": ([2, 2], 2, None), "padding": ("valid",), "data_format": _LAST},
@@ -192,12 +197,16 @@ _READERS: dict[str, tuple[str, dict[str, Sequence[Any]], Settings]] = {
 
 
 def _with_activations(layers: Sequence[KerasLayer | None], source: str) -> Iterator[KerasLayer]:
-    """Count every separate activation to the layer before it, and leave out dropout of rate 0."""
+    """Count every separate activation to the layer before it, and leave out dropout of rate 0.
+
+    Behind a batch normalisation, which has no activation of its own, it stays a layer.
+    """
     pending: KerasLayer | None = None
     for layer in layers:
         if layer is None or layer.settings.get("rate") == 0:
             continue
-        if layer.kind == "Activation":
+        normalised = pending is not None and pending.kind == "BatchNormalization"
+        if layer.kind == "Activation" and not normalised:
             if pending is None or pending.settings.get("activation") != "linear":
                 raise DataError(
                     f"{source} has an activation behind "

@@ -86,7 +86,8 @@ def _read_hdf5(file: h5py.File, source: str) -> KerasFile:
 
 _KINDS = {"conv2d": "Conv2D", "dense": "Dense", "batch_normalization": "BatchNormalization"}
 _WITHOUT_WEIGHTS = {
-    *("activation", "dropout", "flatten", "input_layer", "max_pooling2d", "re_lu", "softmax"),
+    *("activation", "cropping2d", "dropout", "flatten", "input_layer", "max_pooling2d"),
+    *("re_lu", "softmax"),
 }
 
 

@@ -69,7 +69,14 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
                 f"but {config.name} has {depth}."
             )
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    in_channels, size = 1, IMAGE_SIZE
+    in_channels, size = 1, IMAGE_SIZE - 2 * config.crop
+    if size < 1:
+        raise ConfigError(
+            f"model.crop={config.crop} leaves nothing of an image of {IMAGE_SIZE} x {IMAGE_SIZE}: "
+            f"it can be at most {(IMAGE_SIZE - 1) // 2}."
+        )
+    if config.crop:
+        layers["crop"] = nn.ZeroPad2d(-config.crop)  # padding of less than nothing cuts
     for i, (out_channels, kernel_size, stride) in enumerate(
         zip(config.channels, kernel_sizes, strides, strict=True), start=1
     ):
@@ -84,6 +91,8 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
         layers[f"conv{i}"] = Conv2d(
             in_channels, out_channels, kernel_size, stride, config.padding.value, pixel_major
         )
+        if config.conv_batch_norm:
+            layers[f"batch_norm{i}"] = _batch_norm(nn.BatchNorm2d, out_channels)
         if i in config.pool_after:
             if size < POOL_SIZE:
                 raise ConfigError(
@@ -111,14 +120,16 @@ def _classifier(config: ModelConfig, in_features: int, num_classes: int) -> nn.S
         layers[f"dense{i}"] = nn.Linear(in_features, units)
         layers[f"relu{i}"] = nn.ReLU()
         if config.batch_norm:
-            layers[f"batch_norm{i}"] = nn.BatchNorm1d(
-                units, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM
-            )
+            layers[f"batch_norm{i}"] = _batch_norm(nn.BatchNorm1d, units)
         if rate > 0:
             layers[f"dropout{i}"] = Dropout(rate)
         in_features = units
     layers["output"] = nn.Linear(in_features, num_classes)
     return nn.Sequential(layers)
+
+
+def _batch_norm(kind: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int) -> nn.Module:
+    return kind(features, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
 
 
 def _per_layer(value: T | list[T], count: int, key: str, layers: str) -> list[T]:

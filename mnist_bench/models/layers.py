@@ -1,13 +1,14 @@
 """PyTorch's convolution and pooling, computed another way where that is faster on a CPU.
 
-`benchmarks/results/` has what each way costs. N images, C channels (I in), H rows, W columns.
-Tensors are (N, C, H, W) as in PyTorch, but some are *pixel-major*: (H, W, N, C) in memory, where a
-pixel of the whole batch is one row.
+`benchmarks/results/` has what each way costs. N images, C channels (I in, O out), H rows, W
+columns. Tensors are (N, C, H, W) as in PyTorch, but some are *pixel-major*: (H, W, N, C) in memory,
+where a pixel of the whole batch is one row.
 """
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnist_bench.models.fourier import fourier_conv2d
@@ -18,7 +19,7 @@ FOURIER_CHANNELS = 32
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that is computed in the frequency domain where that is faster.
+    """A convolution in the frequency domain, or as one product of matrices, where that is faster.
 
     The function is the same up to rounding. `pixel_major` says that the next layer wants its input
     in that layout; it is changed here, so that the ReLU between has one layout both ways.
@@ -41,7 +42,8 @@ class Conv2d(nn.Conv2d):
             return super().forward(input)
         if prefers_fourier(self.in_channels, self.kernel_size[0], self.stride[0]):
             return self._fourier(input)
-        output: Tensor = super().forward(input)
+        apart = self.stride == self.kernel_size
+        output: Tensor = self._blocks(input) if apart else super().forward(input)
         return _from_pixel_major(_to_pixel_major(output)) if self.pixel_major else output
 
     def _fourier(self, input: Tensor) -> Tensor:
@@ -50,6 +52,16 @@ class Conv2d(nn.Conv2d):
         if torch.is_autocast_enabled("cpu"):
             x_HWNI = x_HWNI.to(torch.get_autocast_dtype("cpu"))
         return _from_pixel_major(fourier_conv2d(x_HWNI, self.weight, self.bias))
+
+    def _blocks(self, input: Tensor) -> Tensor:
+        """Where kernels do not overlap, every pixel belongs to one of P x Q blocks."""
+        height, width = self.kernel_size
+        P, Q = input.shape[2] // height, input.shape[3] // width
+        x_NHWI = input.permute(0, 2, 3, 1).narrow(1, 0, P * height).narrow(2, 0, Q * width)
+        x_NPhQwI = x_NHWI.unflatten(1, (P, height)).unflatten(3, (Q, width))
+        blocks_NPQL = x_NPhQwI.transpose(2, 3).flatten(3)
+        kernels_OL = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(blocks_NPQL, kernels_OL, self.bias).permute(0, 3, 1, 2)
 
 
 def _to_pixel_major(x_NCHW: Tensor) -> Tensor:
