@@ -97,5 +97,5 @@ def at_the_same_step(runs: Sequence[Run]) -> list[list[Run]]:
 def write_best(this: Run) -> None:
     """Keep the weights as they are at the end of the last epoch in the history."""
     epoch = this.position.history[-1].epoch
-    content = {"network": this.learner.network.state_dict(), "epoch": epoch}
+    content = {"network": this.learner.tested.state_dict(), "epoch": epoch}
     write_checkpoint(this.folder / BEST, content)

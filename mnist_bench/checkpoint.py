@@ -70,9 +70,10 @@ def read_tested_weights(folder: Path) -> tuple[dict[str, torch.Tensor], str]:
         best = read_checkpoint(folder / BEST)
         assert best["epoch"] == tested
         return best["network"], f"as of epoch {tested}"
+    weights = last.get("average") or last["network"]
     if position["step"]:
-        return last["network"], f"within epoch {position['epoch']}"
-    return last["network"], f"as of epoch {len(position['history'])}"
+        return weights, f"within epoch {position['epoch']}"
+    return weights, f"as of epoch {len(position['history'])}"
 
 
 def resume_command(folder: Path) -> str:
@@ -87,6 +88,7 @@ def training_state(learner: Learner, position: Position) -> dict[str, Any]:
     device = learner.placement.device
     return {
         "network": learner.network.state_dict(),
+        "average": None if learner.average is None else learner.average.network.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
         "scaler": learner.scaler.state_dict(),
         "position": position.state_dict(),
@@ -100,6 +102,8 @@ def training_state(learner: Learner, position: Position) -> dict[str, Any]:
 def restore_training(state: dict[str, Any], learner: Learner, position: Position) -> None:
     """Put a learner, a position and the random number generators back to `state`."""
     learner.network.load_state_dict(state["network"])
+    if learner.average is not None:  # imported weights are their own mean
+        learner.average.network.load_state_dict(state.get("average") or state["network"])
     restore_optimizer(learner.optimizer, state["optimizer"])
     if state["scaler"]:  # empty if the run did not begin in fp16
         learner.scaler.load_state_dict(state["scaler"])

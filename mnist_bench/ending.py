@@ -42,7 +42,7 @@ def finish(this: Run) -> None:
     if record.epoch != this.position.history[-1].epoch:
         weights = read_checkpoint(this.folder / BEST)
         assert weights["epoch"] == record.epoch
-        this.learner.network.load_state_dict(weights["network"])
+        this.learner.tested.load_state_dict(weights["network"])
     summary = record_test(this, "completed", record)
     this.screen.table(closing_table(closing_rows(this, record, summary)))
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mnist_bench.augmentation import Augmentation, build_augmentation
+from mnist_bench.averaging import WeightAverage
 from mnist_bench.config import TrainConfig
 from mnist_bench.data.splits import ImageSet, PixelScaling, Splits
 from mnist_bench.graphs import can_record
@@ -91,6 +93,8 @@ class Learner:
     scaler: torch.amp.GradScaler
     placement: Placement
     scaling: PixelScaling
+    augmentation: Augmentation | None = None
+    average: WeightAverage | None = None
     clip_norm: float | None = None
     steps: int = 0  # taken so far
     rate: float | None = None  # the learning rate that the optimizer has been given
@@ -105,6 +109,11 @@ class Learner:
         """Whether its optimizer leaves out the host, so that a CUDA graph can hold a step."""
         return all(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups)
 
+    @property
+    def tested(self) -> nn.Module:
+        """The network that is validated and tested: the mean one, if there is one."""
+        return self.network if self.average is None else self.average.network
+
     def begin_step(self) -> None:
         """Give the optimizer its learning rate, and count the step."""
         rate = self.schedule(self.steps)
@@ -115,6 +124,8 @@ class Learner:
                 else:
                     group["lr"] = rate
         self.rate = rate
+        if self.average is not None:
+            self.average.begin_step(self.steps)
         self.steps += 1
 
     def compute(self, images: ImageSet, totals: Totals, batch_N: Tensor) -> None:
@@ -124,8 +135,10 @@ class Learner:
         `totals`.
         """
         batch = images[batch_N]
-        with self.randomness, self.placement.autocast():
-            logits_NK = self.forward(self.scaling(batch.images))
+        with self.randomness:
+            pixels = self.augmentation(batch.images) if self.augmentation else batch.images
+            with self.placement.autocast():
+                logits_NK = self.forward(self.scaling(pixels))
         loss = self.objective(logits_NK, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -134,24 +147,27 @@ class Learner:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average is not None:
+            self.average.update()
         totals.add(loss.detach(), logits_NK.detach(), batch.labels)
 
     @torch.inference_mode()
     def evaluate(self, images: ImageSet) -> tuple[Averages, Tensor]:
         """Loss and accuracy on a set of images, and its logits, float32 (N, K) on the CPU."""
-        was_training = self.network.training
-        self.network.eval()
+        network = self.tested
+        was_training = network.training
+        network.eval()
         totals = self.new_totals()
         logits = []
         size = EVALUATION_BATCH[self.placement.device.type]
         for start in range(0, len(images), size):
             batch = images[start : start + size]
             with self.placement.autocast():
-                logits_NK = self.network(self.scaling(batch.images))
+                logits_NK = network(self.scaling(batch.images))
             totals.add(self.loss(logits_NK, batch.labels), logits_NK, batch.labels)
             totals.images += len(batch.labels)
             logits.append(logits_NK.float())
-        self.network.train(was_training)
+        network.train(was_training)
         return totals.averages(), torch.cat(logits).cpu()
 
 
@@ -162,6 +178,7 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
         config.optimizer, network.parameters(), can_record(config.trainer, placement)
     )
     steps = count_steps(len(splits.train), config.trainer.batch_size)
+    decay = config.trainer.ema_decay
     return Learner(
         network=network,
         forward=torch.compile(network) if config.trainer.compile else network,
@@ -174,6 +191,8 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
         scaler=placement.scaler(),
         placement=placement,
         scaling=splits.scaling,
+        augmentation=build_augmentation(config.augmentation),
+        average=None if decay is None else WeightAverage(network, decay),
         clip_norm=config.trainer.clip_norm,
     )
 

@@ -146,14 +146,21 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 @needs_cuda
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("dropout", ["0", "0.5"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "model.dropout=0",
+        "model.dropout=0.5",
+        "augmentation=affine_elastic trainer.ema_decay=0.99 model.conv_batch_norm=true",
+    ],
+)
 def test_graphs_give_the_losses_of_plain_steps(
-    compose: Compose, mnist_root: Path, precision: str, optimizer: str, dropout: str
+    compose: Compose, mnist_root: Path, precision: str, optimizer: str, extra: str
 ) -> None:
-    """50 steps, with a schedule that moves; dropout draws the same masks either way."""
+    """50 steps, with a schedule that moves; random numbers are the same either way."""
     settings = (
         *("trainer.gpus=1", f"trainer.precision={precision}", f"optimizer={optimizer}"),
-        *("model=cnn5x5_single", f"model.dropout={dropout}", "optimizer.lr=1e-3"),
+        *("model=cnn5x5_single", "optimizer.lr=1e-3", *extra.split()),
     )
     plain, expected = take_steps(
         compose, mnist_root, None, 50, *settings, "trainer.cuda_graphs=false"

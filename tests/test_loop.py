@@ -105,14 +105,16 @@ def test_binary_loss_reports_both_accuracies(make):
 
 
 @pytest.mark.parametrize("steps_taken", [2, 3])
+@pytest.mark.parametrize("extra", ["", "augmentation=affine_elastic trainer.ema_decay=0.9"])
 def test_interrupted_between_two_steps_and_resumed_is_the_same_training(
-    make, tmp_path, steps_taken
+    make, tmp_path, steps_taken, extra
 ):
     """Stopped within the first epoch, or after its last step but before its validation."""
-    learner, splits, position, settings = make(*QUICK, "optimizer=keras_adam")
+    chosen = (*QUICK, "optimizer=keras_adam", *extra.split())
+    learner, splits, position, settings = make(*chosen)
     whole = run_to_end(learner, splits, position, settings)
 
-    stopped, splits, stopped_position, settings = make(*QUICK, "optimizer=keras_adam")
+    stopped, splits, stopped_position, settings = make(*chosen)
     with StopRequest() as stop:
         original = stopped.compute
 
@@ -129,7 +131,7 @@ def test_interrupted_between_two_steps_and_resumed_is_the_same_training(
         tmp_path / "checkpoints" / "last.pt", training_state(stopped, stopped_position)
     )
 
-    resumed, splits, resumed_position, settings = make(*QUICK, "optimizer=keras_adam", "seed=0")
+    resumed, splits, resumed_position, settings = make(*chosen)
     torch.manual_seed(123)
     state = read_checkpoint(tmp_path / "checkpoints" / "last.pt")
     restore_training(state, resumed, resumed_position)
@@ -139,6 +141,38 @@ def test_interrupted_between_two_steps_and_resumed_is_the_same_training(
         assert one.train_loss == other.train_loss
         assert one.val_loss == other.val_loss
         assert one.learning_rate == other.learning_rate
+
+
+def test_the_mean_of_the_weights_is_what_is_validated(make, mnist_root):
+    """And the weights of the moment train on, as they do without a mean."""
+    plain, splits, position, settings = make(*QUICK)
+    run_to_end(plain, splits, position, settings)
+    averaged, splits, position, settings = make(*QUICK, "trainer.ema_decay=0.5")
+    record = run_to_end(averaged, splits, position, settings)[-1]
+    assert torch.equal(weights_of(averaged), weights_of(plain))
+    assert averaged.tested is not averaged.network
+    mnist = MNIST(mnist_root, train=True)
+    images, labels = mnist.data[55_000:55_300].unsqueeze(1) / 255, mnist.targets[55_000:55_300]
+    with torch.no_grad():
+        loss = F.cross_entropy(averaged.tested.eval()(images), labels).item()
+        of_the_moment = F.cross_entropy(averaged.network.eval()(images), labels).item()
+    assert record.val_loss == pytest.approx(loss, rel=1e-5)
+    assert record.val_loss != pytest.approx(of_the_moment, rel=1e-3)
+
+
+def test_training_images_are_distorted_and_validation_images_are_not(make):
+    learner, splits, position, settings = make(
+        *QUICK, "augmentation.translation=3", "trainer.epochs=1"
+    )
+    seen = []
+    learner.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    run_to_end(learner, splits, position, settings)
+    *batches, validated = seen
+    assert torch.equal(validated, splits.scaling(splits.validation.images))
+    trained = torch.cat(batches).flatten(1)
+    plain = splits.scaling(splits.train.images[epoch_order(300, seed=0, epoch=1)]).flatten(1)
+    torch.testing.assert_close(trained.sum(1), plain.sum(1), rtol=0.1, atol=0)
+    assert ((trained - plain).abs().amax(1) > 0.1).all()
 
 
 def test_ctrl_c_during_the_last_validation_is_not_lost(make):

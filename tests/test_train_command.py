@@ -110,19 +110,21 @@ OVERFITTING = (
 
 
 @pytest.mark.parametrize(
-    ("override", "checkpoint"),
+    ("override", "checkpoint", "weights"),
     [
-        ("trainer.test_weights=auto", "best"),
-        ("trainer.test_weights=last", "last"),
-        ("data.validation=test", "last"),
+        ("trainer.test_weights=auto", "best", "network"),
+        ("trainer.test_weights=last", "last", "network"),
+        ("data.validation=test", "last", "network"),
+        ("trainer.ema_decay=0.5", "best", "network"),
+        ("trainer.ema_decay=0.5 trainer.test_weights=last", "last", "average"),
     ],
 )
 def test_the_test_set_sees_the_weights_it_should(
-    tmp_path, mnist_root, compose, override, checkpoint
+    tmp_path, mnist_root, compose, override, checkpoint, weights
 ):
     """The epoch of lowest validation loss; the last one if so configured, or chosen by the test."""
     run = tmp_path / "run"
-    arguments = (*OVERFITTING, override, "hydra.run.dir=run")
+    arguments = (*OVERFITTING, *override.split(), "hydra.run.dir=run")
     process = run_train(*arguments, cwd=tmp_path, data_root=mnist_root)
     assert process.returncode == 0, process.stderr
     with (run / "metrics.csv").open() as file:
@@ -136,7 +138,7 @@ def test_the_test_set_sees_the_weights_it_should(
 
     network = ConvNet(compose("model.dropout=0").model)
     content = torch.load(run / "checkpoints" / f"{checkpoint}.pt", weights_only=True)
-    network.load_state_dict(content["network"])
+    network.load_state_dict(content[weights])
     with torch.inference_mode():
         logits = network.eval()(MNIST(mnist_root, train=False).data[:300].unsqueeze(1) / 255)
     saved = np.load(run / "predictions.npz")["logits"]
