@@ -95,6 +95,7 @@ class Muon(torch.optim.Optimizer):
         params: Iterable[nn.Parameter],
         lr: float | Tensor,
         momentum: float,
+        iterations: int,
         weight_decay: float,
         adam_lr_ratio: float,
         betas: tuple[float, float],
@@ -105,7 +106,7 @@ class Muon(torch.optim.Optimizer):
         chosen = {id(p) for p in matrices}
         others = [p for p in params if id(p) not in chosen]
         groups: list[dict[str, Any]] = [
-            {"params": matrices, "momentum": momentum},
+            {"params": matrices, "momentum": momentum, "iterations": iterations},
             {"params": others, "adam_lr_ratio": adam_lr_ratio, "betas": betas, "eps": eps},
         ]
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
@@ -131,24 +132,34 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
         for weight, update in zip(weights, ahead, strict=True):
-            step = orthogonalise(update.flatten(1)).view_as(weight)
+            step = orthogonalise(update.flatten(1), group["iterations"]).view_as(weight)
             rows, columns = len(weight), weight[0].numel()
             weight.sub_(step * group["lr"] * max(1.0, rows / columns) ** 0.5)
 
 
-def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The matrix with all its singular values brought near 1 (0.7 to 1.2), computed in bfloat16.
+def orthogonalise(matrix: Tensor, iterations: int) -> Tensor:
+    """The matrix with its singular values brought near 1: five iterations bring them to 0.7 to 1.2.
 
-    Newton and Schulz's iteration with Jordan's coefficients.
+    Newton and Schulz's iteration x <- (a + b g + c g²) x, g = x x', with Jordan's coefficients. Its
+    factors are polynomials of the first g, so that they commute, and g follows from them: the long
+    side of the matrix is met twice, however many iterations there are.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).bfloat16()
-    x = x / x.norm().clamp(min=1e-7)
-    for _ in range(iterations):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.T if tall else x).to(matrix.dtype)
+    x = matrix.T if tall else matrix
+    gram = x @ x.T
+    square = gram.trace().clamp(min=1e-14)  # of x's norm
+    gram /= square
+    product: Tensor | None = None
+    for i in range(iterations):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor if product is None else factor @ product
+        if i + 1 < iterations:
+            gram = factor @ gram @ factor
+    assert product is not None
+    x = (product / square.sqrt()) @ x
+    return x.T if tall else x
 
 
 def _evaluate(closure: Callable[[], float] | None) -> float | None:
@@ -272,8 +283,14 @@ def build_optimizer(
             )
         case AdadeltaConfig(rho=rho, eps=eps):
             return torch.optim.Adadelta(parameters, rho=rho, eps=eps, **shared, **on_device)
-        case MuonConfig(momentum=momentum, adam_lr_ratio=ratio, betas=betas, eps=eps):
+        case MuonConfig(momentum=momentum, iterations=iterations, adam_lr_ratio=ratio):
             return Muon(
-                parameters, momentum=momentum, adam_lr_ratio=ratio, betas=betas, eps=eps, **shared
+                parameters,
+                momentum=momentum,
+                iterations=iterations,
+                adam_lr_ratio=ratio,
+                betas=config.betas,
+                eps=config.eps,
+                **shared,
             )
     raise AssertionError(f"no optimizer for {config}")

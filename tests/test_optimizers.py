@@ -335,7 +335,9 @@ def test_muon_is_pytorchs_for_matrices_and_adam_for_the_rest(compose: Compose) -
         adam.step()
     for i, weight in enumerate(weights):
         expected = matrices.get(i, copies[i]).view_as(weight)
-        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
+        # PyTorch's multiplies its matrices in bfloat16.
+        tolerance = {"rtol": 0, "atol": 0.01} if i in matrices else {"rtol": 1e-4, "atol": 1e-5}
+        torch.testing.assert_close(weight, expected, **tolerance)
 
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
@@ -344,7 +346,7 @@ def test_orthogonalised_matrices_keep_their_directions(shape: tuple[int, int]) -
     torch.manual_seed(0)
     left, values, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     matrix = left * torch.linspace(0.2, 1, len(values)) @ right
-    inner = left.T @ orthogonalise(matrix) @ right.T
+    inner = left.T @ orthogonalise(matrix, 5) @ right.T
     diagonal = inner.diagonal()
     assert diagonal.min() > 0.6 and diagonal.max() < 1.3
     assert (inner - diagonal.diag()).abs().max() < 0.05

@@ -48,11 +48,14 @@ class PixelScaling:
             case Scaling.unit:
                 return cls(0.0, 255.0)
             case Scaling.standardised:
-                pixels = train_images.double()
-                return cls(pixels.mean().item(), pixels.std(correction=0).item())
+                counts = torch.bincount(train_images.flatten(), minlength=256).double()
+                values = torch.arange(256, dtype=torch.float64, device=counts.device)
+                mean = counts @ values / counts.sum()
+                variance = counts @ (values - mean) ** 2 / counts.sum()
+                return cls(mean.item(), variance.sqrt().item())
 
     def __call__(self, images_NHW: Tensor) -> Tensor:
-        """uint8 (N, H, W) to float32 (N, 1, H, W)."""
+        """uint8 or float32 (N, H, W) to float32 (N, 1, H, W)."""
         pixels_N1HW = images_NHW.unsqueeze(1).float()
         if self.offset:
             pixels_N1HW -= self.offset
