@@ -8,6 +8,9 @@ time, also on another machine with the same FOLDER (benchmarks/results/gpu by de
     step        steps of all nine networks beside plain PyTorch, in bf16,
                 fp16 and fp32, with CUDA graphs and without                    step-<device>.md
     replicas    1 to 64 seeds side by side                                     replicas-<device>.md
+    speedrun    the time to 99 % beside the study of 2021                      speedrun-<device>.md
+    MODEL       ten seeds of the accuracy record's simple3x3, 5x5, 7x7
+    accuracy    and what they are together                                     accuracy-<device>.md
     time-NAME   a published training as trainer.precision=auto does it         time-NAME.json
     NAME        five seeds of a published training, as evidence for the
                 reproduction (vgg16: five in bf16, and one in fp32)            reproduction/
@@ -27,6 +30,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import accuracy
 from benchmarks.step import ROOT, device_name
 from mnist_bench.records import provenance
 from mnist_bench.reproduction.published import PUBLISHED
@@ -52,13 +56,17 @@ class Part:
 def parts(folder: Path) -> list[Part]:
     write = ("--write", str(folder))
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_graphs.py"]
+    records = ("-m", "benchmarks.accuracy", str(folder / "runs" / "accuracy"))
     precisions = ("--precision", "bf16", "fp16", "fp32")
     return [
         Part("tests", 120, [tests], output="tests.txt"),
         Part("step", 300, [["-m", "benchmarks.step", *precisions, *write]]),
         Part("replicas", 120, [["-m", "benchmarks.replicas", *write]]),
+        Part("speedrun", 60, [["-m", "benchmarks.speedrun", *write]]),
         *(timing(folder, name) for name in PUBLISHED),
         *(evidence(folder, name) for name in PUBLISHED),
+        *(Part(name, 480, [[*records, "--models", name]]) for name in accuracy.MODELS),
+        Part("accuracy", 30, [[*records, *write]]),
     ]
 
 

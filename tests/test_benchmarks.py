@@ -1,12 +1,17 @@
 import sys
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, replicas, step, throughput
+from benchmarks import accuracy, gpu, replicas, speedrun, step, throughput
+from mnist_bench.compose import compose as compose_text
+from mnist_bench.config import to_config
 from mnist_bench.data.datasets import MNIST
-from mnist_bench.data.images import load_images
+from mnist_bench.data.images import Images, load_images
 from mnist_bench.models import ConvNet
+from mnist_bench.placement import find_placement
+from mnist_bench.records import read_summary
 
 
 def test_the_step_benchmark_writes_its_table(tmp_path, mnist_root, monkeypatch):
@@ -102,6 +107,64 @@ def test_the_benchmark_of_replicas_writes_its_table(tmp_path, mnist_root, monkey
     assert [row[:2] for row in rows] == [["| `cnn5x5_single`", "1"], ["| `cnn5x5_single`", "2"]]
     measured = replicas.Measurement("cnn5x5_single", 2, ms_per_step=30, ms_alone=20)
     assert measured.share == 0.75
+
+
+def test_the_speed_record_trains_both_anew_for_every_seed(
+    tmp_path, images, mnist_root, monkeypatch
+):
+    """On 1,000 images. In the memory of another seed, a seed is what it is alone."""
+    few = Images(
+        *(images.train_images[:1000], images.train_labels[:1000]),
+        *(images.test_images[:1000], images.test_labels[:1000], 10),
+    )
+    monkeypatch.setattr(speedrun, "load", lambda config, device: few)
+    arguments = ["speedrun", "--seeds", "3", "--write", str(tmp_path), "data.holdout_size=100"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    speedrun.main()
+    (report,) = tmp_path.glob("speedrun-*.md")
+    rows = [line for line in report.read_text().splitlines() if line.startswith("| `exp")]
+    assert len(rows) == 1 and "3 seeds" in report.read_text()
+
+    config = to_config(compose_text(["experiment=speedrun", "data.holdout_size=100"])[0])
+    config.trainer.gpus = 0
+    placement = find_placement(config.trainer)
+    ours = speedrun.Ours(config, few, placement)
+    logits = [ours(seed)(few.test_images).detach() for seed in (5, 6, 5)]
+    assert torch.equal(logits[0], logits[2]) and not torch.equal(logits[0], logits[1])
+    assert torch.equal(speedrun.Ours(config, few, placement)(6)(few.test_images), logits[1])
+
+
+def test_the_ensemble_answers_with_the_mean_probability(tmp_path, mnist_root, monkeypatch):
+    """Small networks on few images; what is trained already is not trained again."""
+    monkeypatch.setattr(accuracy, "SEEDS", 2)
+    monkeypatch.setenv("MNIST_BENCH_DATA", str(mnist_root))
+    changes = ("data.limit=500", "trainer.epochs=1", "model.channels=[4]", "model.kernel_size=9")
+    overrides = [part for change in changes for part in ("--override", change)]
+    arguments = ["accuracy", str(tmp_path / "runs"), "--write", str(tmp_path), *overrides]
+    monkeypatch.setattr(sys, "argv", arguments)
+    accuracy.main()
+    (report,) = tmp_path.glob("accuracy-*.md")
+    first = report.read_text()
+    assert first.count("| simple") == 3 and first.count("| ensemble") == 1
+
+    folders = {model: tmp_path / "runs" / model for model in accuracy.MODELS}
+    found = accuracy.accuracies(folders)
+    for seed in range(2):
+        total = 0
+        for model in accuracy.MODELS:
+            saved = np.load(folders[model] / f"seed={seed}" / "predictions.npz")
+            total = total + torch.from_numpy(saved["logits"]).double().softmax(1)
+            summary = read_summary(folders[model] / f"seed={seed}")
+            assert found[model][seed] == summary["test_accuracy"]
+        right = (total.argmax(1).numpy() == saved["labels"]).mean()
+        assert found["ensemble"][seed] == right
+
+    def when_written():
+        return [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("summary.json"))]
+
+    before = when_written()
+    accuracy.main()
+    assert when_written() == before
 
 
 def test_the_gpu_benchmark_goes_on_from_the_parts_that_are_done(tmp_path, monkeypatch, capfd):

@@ -25,7 +25,7 @@ from mnist_bench.hydra_errors import explain
 
 Compose = Callable[..., TrainConfig]
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ["model", "optimizer", "scheduler", "data", "trainer", "experiment"]
+GROUPS = ["model", "optimizer", "scheduler", "data", "augmentation", "trainer", "experiment"]
 
 
 def options(group: str) -> list[str]:
@@ -67,7 +67,8 @@ WITHOUT_DROPOUT = ("cnn3x3", "cnn5x5", "cnn5x5_single")
 
 def test_every_published_recipe_has_an_experiment() -> None:
     variants = [f"{name}_no_dropout" for name in WITHOUT_DROPOUT]
-    assert options("experiment") == sorted([*RECIPES, *variants])
+    records = ["accuracy", "speedrun"]
+    assert options("experiment") == sorted([*RECIPES, *variants, *records])
 
 
 @pytest.mark.parametrize("name", WITHOUT_DROPOUT)
