@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.step import ROOT, device_name, file_name_part
 from mnist_bench.models.fourier import fourier_conv2d
-from mnist_bench.models.layers import MaxPool2d
+from mnist_bench.models.layers import Conv2d, MaxPool2d
 from mnist_bench.placement import keep_freed_memory
 from mnist_bench.records import provenance
 from mnist_bench.screen import say
@@ -31,6 +31,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Channels in and out, size of the map, of the kernel: as in the published networks.
 LARGE = [(64, 128, 24, 7), (64, 128, 26, 5), (32, 64, 24, 5)]
 SMALL = [(64, 128, 26, 3), (32, 64, 26, 3)]
+# Kernels that do not overlap: that of the speed record, and one like it.
+APART = [(24, 64, 9, 3), (32, 96, 8, 2)]
 POOLED = [(128, 18), (64, 20)]
 MEMORY_BATCHES = [128, 512]
 
@@ -83,6 +85,15 @@ def convolution(
     )
 
 
+def blocks(shape: tuple[int, int, int, int], dtype: torch.dtype) -> tuple[Step, Step]:
+    inputs, outputs, size, k = shape
+    plain = nn.Conv2d(inputs, outputs, k, k).to(memory_format=torch.channels_last).to(dtype)
+    ours = Conv2d(inputs, outputs, k, k, "valid", pixel_major=False).to(plain.weight)
+    x = channels_last(torch.rand(BATCH_SIZE, inputs, size, size).to(dtype)).requires_grad_()
+    grad = channels_last(torch.randn(BATCH_SIZE, outputs, size // k, size // k).to(dtype))
+    return forward_and_backward(ours, x, grad), forward_and_backward(plain, x, grad)
+
+
 def pooling(shape: tuple[int, int], dtype: torch.dtype) -> tuple[Step, Step]:
     """Both from a pixel-major map, as the frequency domain leaves it."""
     channels, size = shape
@@ -102,6 +113,13 @@ def rows() -> list[str]:
                 inputs, outputs, size, k = shape
                 what = f"{title}: {k}x{k}, {inputs} to {outputs} channels, from {size} x {size}"
                 lines.append(row(what, name, *time_in_turns(*convolution(shape, dtype))))
+    for shape in APART:
+        for name, dtype in DTYPES.items():
+            inputs, outputs, size, k = shape
+            what = (
+                f"blocks: {k}x{k} every {k}, {inputs} to {outputs} channels, from {size} x {size}"
+            )
+            lines.append(row(what, name, *time_in_turns(*blocks(shape, dtype))))
     for channels, size in POOLED:
         for name, dtype in DTYPES.items():
             what = f"pooling: {channels} channels, {size} x {size}"
