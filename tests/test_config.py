@@ -120,6 +120,8 @@ def test_vgg16_chooses_adam_at_a_tenth_of_its_rate(compose: Compose) -> None:
         ("optimizer=sgd", "model=vgg16"),
         ("experiment=wide3x3", "optimizer=sgd"),
         ("experiment=vgg16", "optimizer=sgd"),
+        ("experiment=speedrun", "optimizer=sgd"),
+        ("experiment=accuracy", "optimizer=sgd"),
     ],
 )
 def test_an_optimizer_on_the_command_line_wins_with_its_own_rate(
