@@ -84,7 +84,25 @@ def test_the_throughput_benchmark_goes_on_from_what_it_measured(tmp_path, mnist_
     again = throughput.read_rows(path)
     assert again[:3] == rows
     assert {r.precision for r in again[3:]} == {"bf16"}
-    assert first.read_text().count("| `cnn5x5_single` |") == 2
+    # Beside Keras, which was not measured, and in either precision.
+    assert first.read_text().count("| `cnn5x5_single` |") == 3
+    assert "| `cnn5x5_single` | - | - |" in first.read_text()
+
+
+def test_ours_is_held_against_the_fastest_keras():
+    """In fp32; and of both precisions, whatever we choose against whatever it is fastest in."""
+
+    def row(precision, contender, ms):
+        origin = ("a device", "2.15.0", "a commit", "2026-11-22")
+        return throughput.Row("cnn3x3", precision, contender, 128, ms, 0.0, 0.0, 0.0, *origin)
+
+    rows = [
+        *(row("fp32", "ours", 20.0), row("fp32", "ours, auto", 9.0)),
+        *(row("fp32", "keras_jax", 60.0), row("fp32", "keras_torch", 30.0)),
+        *(row("bf16", "ours", 7.0), row("bf16", "ours, auto", 8.0)),
+        *(row("bf16", "keras_jax", 24.0), row("bf16", "plain", 1.0)),
+    ]
+    assert throughput.against_keras(rows)[-1] == "| `cnn3x3` | 1.50 | 3.00 |"
 
 
 def test_a_steps_operations_are_those_of_the_direct_sums():

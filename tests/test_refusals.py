@@ -19,7 +19,7 @@ OFFLINE = {
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 
 REFUSED = [
-    (["model=lenet"], ["model=lenet", "mnist_cnn, vgg16"]),
+    (["model=lenet"], ["model=lenet", "simple7x7, vgg16"]),
     (["optimizer=adm"], ["optimizer=adm", "adamw"]),
     (["model.kernel_size=29"], ["model.kernel_size=29", "convolution 1", "28 x 28"]),
     (["model=vgg16", "model.kernel_size=[3,3]"], ["model.kernel_size=[3, 3]", "13"]),
