@@ -6,6 +6,7 @@ ensemble is the three networks of one seed, and its answer the mean of their pro
 """
 
 import argparse
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,14 +26,20 @@ SEEDS = 10
 
 def train(model: str, folder: Path, overrides: list[str]) -> None:
     """Train the seeds of a model that have not been trained to the end."""
-    seeds = replica_folders(folder, 0, SEEDS)
-    if all(read_summary(seed).get("status") == "completed" for seed in seeds):
+    if is_trained(folder):
         return
+    seeds = replica_folders(folder, 0, SEEDS)
     command = [f'resume="{folder}"']
     if not any((seed / LAST).exists() for seed in seeds):
+        shutil.rmtree(folder, ignore_errors=True)  # what a training left that was cut off early
         command = ["experiment=accuracy", f"model={model}", f"trainer.replicas={SEEDS}"]
         command += [f'hydra.run.dir="{folder}"', *overrides]
     subprocess.run([sys.executable, "train.py", *command], cwd=ROOT, check=True)
+
+
+def is_trained(folder: Path) -> bool:
+    summaries = map(read_summary, replica_folders(folder, 0, SEEDS))
+    return all(summary.get("status") == "completed" for summary in summaries)
 
 
 def probabilities(run: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +101,9 @@ def main() -> None:
     folders = {model: arguments.folder.resolve() / model for model in MODELS}
     for model in arguments.models:
         train(model, folders[model], arguments.override)
-    if arguments.models != MODELS:
+    missing = [model for model, folder in folders.items() if not is_trained(folder)]
+    if missing:
+        say(f"For the table, {' and '.join(missing)} have to be trained.")
         return
     report = as_markdown(folders)
     say(report)

@@ -9,8 +9,8 @@ time, also on another machine with the same FOLDER (benchmarks/results/gpu by de
                 fp16 and fp32, with CUDA graphs and without                    step-<device>.md
     replicas    1 to 64 seeds side by side                                     replicas-<device>.md
     speedrun    the time to 99 % beside the study of 2021                      speedrun-<device>.md
-    MODEL       ten seeds of the accuracy record's simple3x3, 5x5, 7x7
-    accuracy    and what they are together                                     accuracy-<device>.md
+    MODEL       ten seeds of the accuracy record's simple3x3, 5x5, 7x7; and
+                what they are together, when all are there                     accuracy-<device>.md
     time-NAME   a published training as trainer.precision=auto does it         time-NAME.json
     NAME        five seeds of a published training, as evidence for the
                 reproduction (vgg16: five in bf16, and one in fp32)            reproduction/
@@ -65,8 +65,7 @@ def parts(folder: Path) -> list[Part]:
         Part("speedrun", 60, [["-m", "benchmarks.speedrun", *write]]),
         *(timing(folder, name) for name in PUBLISHED),
         *(evidence(folder, name) for name in PUBLISHED),
-        *(Part(name, 480, [[*records, "--models", name]]) for name in accuracy.MODELS),
-        Part("accuracy", 30, [[*records, *write]]),
+        *(Part(name, 480, [[*records, "--models", name, *write]]) for name in accuracy.MODELS),
     ]
 
 

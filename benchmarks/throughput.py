@@ -211,7 +211,7 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 
 def as_markdown(rows: list[Row]) -> str:
-    """A table for each precision, of times per step, and the two ratios that count."""
+    """The two ratios that count, and a table of times per step for each precision."""
     lines = [
         f"# Training throughput on {rows[0].device}",
         "",

@@ -10,7 +10,7 @@ class WeightAverage:
     """A copy of a network that keeps the share `decay` of its weights at each step.
 
     The rest is taken from the network that trains; so are batch norm's running statistics. Before
-    step 1 / (1 - decay) or so less is kept, (1 + t) / (10 + t) after t steps, so that the first
+    step 9 / (1 - decay) or so less is kept, (1 + t) / (10 + t) after t steps, so that the first
     weights are soon forgotten (as TensorFlow's ExponentialMovingAverage does with `num_updates`).
     """
 
@@ -30,6 +30,10 @@ class WeightAverage:
 
     def begin_step(self, steps: int) -> None:
         self.share.fill_(1 - min(self.decay, (1 + steps) / (10 + steps)))
+
+    def begin_anew(self, network: nn.Module) -> None:
+        """Forget all weights but those of a network like the one that trains."""
+        self.network.load_state_dict(network.state_dict())
 
     @torch.no_grad()
     def update(self) -> None:

@@ -102,8 +102,8 @@ def training_state(learner: Learner, position: Position) -> dict[str, Any]:
 def restore_training(state: dict[str, Any], learner: Learner, position: Position) -> None:
     """Put a learner, a position and the random number generators back to `state`."""
     learner.network.load_state_dict(state["network"])
-    if learner.average is not None:  # imported weights are their own mean
-        learner.average.network.load_state_dict(state.get("average") or state["network"])
+    if learner.average is not None:
+        learner.average.network.load_state_dict(state["average"])
     restore_optimizer(learner.optimizer, state["optimizer"])
     if state["scaler"]:  # empty if the run did not begin in fp16
         learner.scaler.load_state_dict(state["scaler"])
@@ -119,10 +119,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
     PyTorch leaves the count of steps where the *saved* settings want it, and a graph that was
     recorded with one on the host would count no further.
     """
-    here = [{key: group[key] for key in PLACED & group.keys()} for group in optimizer.param_groups]
+    here = [dict(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
-    for group, placed in zip(optimizer.param_groups, here, strict=True):
-        group.update(placed)
+    for group, own in zip(optimizer.param_groups, here, strict=True):
+        # What the saved settings lack came later than they did, and has its default.
+        group.update({key: own[key] for key in own if key in PLACED or key not in group})
         on_device = group.get("capturable") or group.get("fused") or isinstance(group["lr"], Tensor)
         for weight in group["params"]:
             for name, value in optimizer.state[weight].items():

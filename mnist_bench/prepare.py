@@ -43,7 +43,8 @@ def prepare(config: TrainConfig, announce: Callable[[str], None]) -> Prepared:
 
 def _check_batches(config: TrainConfig, train_images: int) -> None:
     batch_size = config.trainer.batch_size
-    if config.model.batch_norm and 1 in (batch_size, train_images % batch_size):
+    normalises = config.model.batch_norm or config.model.conv_batch_norm
+    if normalises and 1 in (batch_size, train_images % batch_size):
         raise ConfigError(
             f"trainer.batch_size={batch_size} makes a batch of one of {train_images} training "
             f"images, and batch normalisation needs two: choose another size."

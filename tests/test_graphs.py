@@ -170,6 +170,10 @@ def test_graphs_give_the_losses_of_plain_steps(
     assert graphed.graph is not None and graphed.graph.replay is not None
     tolerance = 1e-4 if precision == "fp32" else 2e-2
     assert [a for [a] in losses] == pytest.approx([a for [a] in expected], rel=tolerance)
+    ours, theirs = (r.learners[0].tested.state_dict() for r in (graphed, plain))
+    for name, value in ours.items():  # the mean weights, if there are any
+        scale = theirs[name].float().abs().max().item()
+        torch.testing.assert_close(value, theirs[name], rtol=0, atol=5 * tolerance * (scale + 1))
 
 
 @needs_cuda

@@ -21,7 +21,7 @@ from mnist_bench.config import TrainConfig
 from mnist_bench.data.images import Images
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.keras.layers import fill_from_keras, to_keras
-from mnist_bench.keras.model_config import check_same_layers
+from mnist_bench.keras.model_config import check_same_layers, read_model_config
 from mnist_bench.keras.reading import read_keras_file
 from mnist_bench.keras.writing import write_keras_file
 from mnist_bench.models import ConvNet
@@ -111,6 +111,25 @@ def test_what_no_published_network_has_goes_to_keras_and_back(
     np.testing.assert_allclose(probabilities(back, inputs), expected, atol=1e-5)
     with pytest.raises(DataError, match="differs"):
         read_into(ConvNet(compose("model=cnn5x5").model), tmp_path / "ours.keras")
+
+
+@pytest.mark.parametrize("axis", [-1, 3, [3], 1, [1]])
+def test_batch_norm_on_a_map_is_over_its_channels(
+    compose: Compose, tmp_path: Path, axis: int | list[int]
+) -> None:
+    """Keras 2 wrote [3] where Keras 3 writes -1; 1 would be the rows."""
+    layers = to_keras(ConvNet(compose("model=cnn5x5", "model.conv_batch_norm=true").model))
+    write_keras_file(tmp_path / "ours.keras", layers, "normalised")
+    described = json.loads(zipfile.ZipFile(tmp_path / "ours.keras").read("config.json"))
+    for layer in described["config"]["layers"]:
+        if layer["class_name"] == "BatchNormalization":
+            layer["config"]["axis"] = axis
+    if axis in (1, [1]):
+        with pytest.raises(DataError, match="over its rows"):
+            read_model_config(json.dumps(described), "theirs.keras")
+    else:
+        read = read_model_config(json.dumps(described), "theirs.keras")
+        check_same_layers(read, layers, "theirs.keras")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from keras_reference import pixels
 from train_command import COMMAND, environment
 
-from mnist_bench.checkpoint import resume_command
+from mnist_bench.checkpoint import LAST, read_checkpoint, resume_command
 from mnist_bench.data.images import Images
 from mnist_bench.errors import BenchError
 from mnist_bench.keras.runs import export_run, import_run
@@ -129,6 +129,21 @@ def test_the_weights_that_were_tested_are_exported(
     logits = np.load(tmp_path / "run/predictions.npz")["logits"]
     expected = torch.from_numpy(logits).softmax(1).numpy()
     np.testing.assert_allclose(model.predict(pixels(images, 200), verbose=0), expected, atol=1e-5)
+
+
+def test_imported_weights_are_their_own_mean(
+    saved: Path, mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MNIST_BENCH_DATA", str(mnist_root))
+    settings = ["model=cnn5x5_single", "data.limit=500"]
+    import_run(saved / "single.keras", tmp_path / "plain", settings)
+    import_run(saved / "single.keras", tmp_path / "mean", [*settings, "trainer.ema_decay=0.9"])
+    plain, mean = (np.load(tmp_path / run / "predictions.npz") for run in ("plain", "mean"))
+    np.testing.assert_array_equal(mean["logits"], plain["logits"])
+    state = read_checkpoint(tmp_path / "mean" / LAST)
+    assert all(
+        torch.equal(state["average"][name], state["network"][name]) for name in state["network"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,17 @@ def test_more_epochs_draw_the_schedule_anew_from_the_first_step(make):
     assert third.learning_rate == pytest.approx(last_of_it)
 
 
+def test_a_setting_that_came_after_a_checkpoint_has_its_default(make):
+    """Muon's iterations, in a run that was saved before they could be set."""
+    learner, splits, position, settings = make(*QUICK, "optimizer=muon", "optimizer.iterations=3")
+    state = training_state(learner, position)
+    del state["optimizer"]["param_groups"][0]["iterations"]
+    again, *_ = make(*QUICK, "optimizer=muon", "optimizer.iterations=4")
+    restore_training(state, again, position)
+    assert again.optimizer.param_groups[0]["iterations"] == 4
+    run_to_end(again, splits, position, settings)
+
+
 @pytest.fixture
 def interruptible():
     """Python's own handling of SIGINT, which a process started in the background does not have."""

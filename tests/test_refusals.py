@@ -22,6 +22,11 @@ REFUSED = [
     (["model=lenet"], ["model=lenet", "simple7x7, vgg16"]),
     (["optimizer=adm"], ["optimizer=adm", "adamw"]),
     (["model.kernel_size=29"], ["model.kernel_size=29", "convolution 1", "28 x 28"]),
+    (["model.crop=14"], ["model.crop=14", "at most 13"]),
+    (
+        ["model=simple3x3", "data.limit=129", "trainer.batch_size=64"],
+        ["trainer.batch_size=64", "129 training images"],
+    ),
     (["model=vgg16", "model.kernel_size=[3,3]"], ["model.kernel_size=[3, 3]", "13"]),
     (["model.dropout=1.5"], ["model.dropout=1.5", "below 1"]),
     (["model.dropout=high"], ["model.dropout=high", "number"]),

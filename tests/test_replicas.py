@@ -25,6 +25,7 @@ from mnist_bench.run import run
 SETTINGS = (
     *("model=cnn5x5_single", "scheduler=constant", "data.limit=500", "trainer.gpus=0"),
     *("trainer.batch_size=64", "trainer.epochs=3", "trainer.precision=fp32"),
+    *("augmentation=affine_elastic", "trainer.ema_decay=0.9"),
 )
 
 
@@ -57,7 +58,8 @@ def assert_same_run(one, other):
     for checkpoint in ("last.pt", "best.pt"):
         a, b = (read_checkpoint(f / "checkpoints" / checkpoint) for f in (one, other))
         assert a.keys() == b.keys()
-        assert all(torch.equal(a["network"][name], b["network"][name]) for name in a["network"])
+        for part in {"network", "average"} & a.keys():
+            assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
         assert "rng" not in a or torch.equal(a["rng"]["cpu"], b["rng"]["cpu"])
     assert torch.equal(
         *(read_checkpoint(f / "checkpoints/last.pt")["rng"]["cpu"] for f in (one, other))

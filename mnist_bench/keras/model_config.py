@@ -141,6 +141,10 @@ def _pair(value: Any) -> list[Any]:
     return [value, value] if isinstance(value, int) else list(value)
 
 
+def _axis(value: int | list[int]) -> int:
+    return value if isinstance(value, int) else value[0]
+
+
 _ONES = ([1, 1], 1)
 _LAST = ("channels_last",)
 Settings = Callable[[dict[str, Any]], dict[str, Any]]
@@ -190,8 +194,12 @@ _READERS: dict[str, tuple[str, dict[str, Sequence[Any]], Settings]] = {
     ),
     "BatchNormalization": (
         "BatchNormalization",
-        {"axis": (-1, 1, [1], [-1]), "center": (True,), "scale": (True,)},
-        lambda c: {"momentum": c["momentum"], "epsilon": c["epsilon"]},
+        {"axis": (-1, [-1], 1, [1], 3, [3]), "center": (True,), "scale": (True,)},
+        lambda c: {
+            "momentum": c["momentum"],
+            "epsilon": c["epsilon"],
+            "axis": _axis(c.get("axis", -1)),
+        },
     ),
 }
 
@@ -202,9 +210,16 @@ def _with_activations(layers: Sequence[KerasLayer | None], source: str) -> Itera
     Behind a batch normalisation, which has no activation of its own, it stays a layer.
     """
     pending: KerasLayer | None = None
+    on_map = True
     for layer in layers:
         if layer is None or layer.settings.get("rate") == 0:
             continue
+        on_map = on_map and layer.kind != "Dense"
+        if on_map and layer.kind == "BatchNormalization" and layer.settings["axis"] == 1:
+            raise DataError(
+                f"{source} normalises a map over its rows (axis=1), unlike every network here: "
+                f"expected its channels (axis=-1)."
+            )
         normalised = pending is not None and pending.kind == "BatchNormalization"
         if layer.kind == "Activation" and not normalised:
             if pending is None or pending.settings.get("activation") != "linear":

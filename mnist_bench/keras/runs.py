@@ -51,6 +51,8 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
     if content.described is not None:
         check_same_layers(content.described, to_keras(network), str(file))
     fill_from_keras(network, content.weighted, str(file))
+    if this.learner.average is not None:
+        this.learner.average.begin_anew(network)
 
     try:
         write_hydra_folder(folder, composed, hydra)

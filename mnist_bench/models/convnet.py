@@ -87,7 +87,12 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
                     f"{config.name} sees a {size} x {size} map, and its kernel can be at most that."
                 )
             size = (size - kernel_size) // stride + 1
-        pixel_major = i < depth and prefers_fourier(out_channels, kernel_sizes[i], strides[i])
+        # Batch norm would lose the layout.
+        pixel_major = (
+            i < depth
+            and not config.conv_batch_norm
+            and prefers_fourier(out_channels, kernel_sizes[i], strides[i])
+        )
         layers[f"conv{i}"] = Conv2d(
             in_channels, out_channels, kernel_size, stride, config.padding.value, pixel_major
         )
