@@ -51,3 +51,16 @@ def compose_config(*overrides: str) -> TrainConfig:
 def compose() -> Callable[..., TrainConfig]:
     """`compose(*overrides: str) -> TrainConfig`, through Hydra and the schemas."""
     return compose_config
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one cnn5x5_single of Keras in every format: single.keras, single.h5, ..."""
+    import keras_reference  # loads Keras, which takes seconds
+    from keras_files import SUFFIXES, save
+
+    folder = tmp_path_factory.mktemp("saved")
+    model = keras_reference.trained_reference("cnn5x5_single", seed=3)
+    for suffix in SUFFIXES:
+        save(model, folder / f"single{suffix}")
+    return folder

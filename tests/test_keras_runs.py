@@ -24,16 +24,6 @@ from mnist_bench.keras.runs import export_run, import_run
 MNIST_BENCH = Path(sys.executable).with_name("mnist-bench")
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one cnn5x5_single of Keras in two formats."""
-    folder = tmp_path_factory.mktemp("saved")
-    model = keras_reference.trained_reference("cnn5x5_single", seed=3)
-    model.save(folder / "single.h5")
-    model.save(folder / "single.keras")
-    return folder
-
-
 def run_mnist_bench(
     *arguments: str | Path, cwd: Path, data_root: Path
 ) -> subprocess.CompletedProcess[str]:
