@@ -26,15 +26,14 @@ from torch import Tensor, nn
 from benchmarks.step import ROOT, file_name_part
 from mnist_bench.compose import compose
 from mnist_bench.config import TrainConfig, to_config
-from mnist_bench.data.datasets import MNIST
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
 from mnist_bench.data.splits import epoch_order, split_images
 from mnist_bench.placement import Placement, find_placement, keep_freed_memory
-from mnist_bench.prepare import prepare
+from mnist_bench.prepare import read_images
 from mnist_bench.records import provenance
 from mnist_bench.replicas import Replicas, build_learners
 from mnist_bench.screen import say
-from mnist_bench.step import Learner, Totals
+from mnist_bench.step import Learner, Totals, count_steps
 
 # Trains with a seed; returns what tells the logits of uint8 images (N, H, W).
 Contender = Callable[[int], Callable[[Tensor], Tensor]]
@@ -104,7 +103,7 @@ class Study:
         torch.manual_seed(seed)
         network = build_study_network().to(self.images.device)
         network = network.to(memory_format=torch.channels_last)
-        steps = -(-len(self.images) // 256)
+        steps = count_steps(len(self.images), 256)
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01, betas=(0.7, 0.9))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=0.01, total_steps=steps, cycle_momentum=False
@@ -156,18 +155,6 @@ def test(network: Callable[[Tensor], Tensor], images: Images) -> float:
     return (logits_NK.argmax(1) == images.test_labels).double().mean().item()
 
 
-def load(config: TrainConfig, device: torch.device) -> Images:
-    prepare(config, say)  # fetches what is not there
-    images = load_images(MNIST, Path(config.data.root))
-    return Images(
-        images.train_images.to(device),
-        images.train_labels.to(device),
-        images.test_images.to(device),
-        images.test_labels.to(device),
-        images.classes,
-    )
-
-
 def as_markdown(records: dict[str, Record], placement: Placement, command: str) -> str:
     versions = provenance()
     ours, study = records.values()
@@ -205,7 +192,7 @@ def main() -> None:
         parser.error("it takes two seeds or more, trainer.epochs=1 and data=mnist")
     placement = find_placement(config.trainer)
     keep_freed_memory()
-    images = load(config, placement.device)
+    images = read_images("mnist", None, Path(config.data.root), say).to(placement.device)
     contenders: dict[str, Contender] = {
         "`experiment=speedrun`": Ours(config, images, placement),
         "study of 2021": Study(images),

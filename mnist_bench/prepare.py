@@ -35,7 +35,7 @@ def prepare(config: TrainConfig, announce: Callable[[str], None]) -> Prepared:
     placement = find_placement(config.trainer)
     with torch.device("meta"):
         ConvNet(config.model)
-    images = _read_images(config.data.name, config.data.split, Path(config.data.root), announce)
+    images = read_images(config.data.name, config.data.split, Path(config.data.root), announce)
     splits = split_images(images, config.data)
     _check_batches(config, len(splits.train))
     return Prepared(placement, splits)
@@ -52,7 +52,7 @@ def _check_batches(config: TrainConfig, train_images: int) -> None:
 
 
 @cache
-def _read_images(
+def read_images(
     name: str, split: str | None, root: Path, announce: Callable[[str], None]
 ) -> Images:
     """Read and verified once per process, however many runs of a sweep use them."""

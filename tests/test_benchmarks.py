@@ -135,7 +135,7 @@ def test_the_speed_record_trains_both_anew_for_every_seed(
         *(images.train_images[:1000], images.train_labels[:1000]),
         *(images.test_images[:1000], images.test_labels[:1000], 10),
     )
-    monkeypatch.setattr(speedrun, "load", lambda config, device: few)
+    monkeypatch.setattr(speedrun, "read_images", lambda *_: few)
     arguments = ["speedrun", "--seeds", "3", "--write", str(tmp_path), "data.holdout_size=100"]
     monkeypatch.setattr(sys, "argv", arguments)
     speedrun.main()

@@ -28,6 +28,15 @@ class Images:
     test_labels: Tensor
     classes: int
 
+    def to(self, device: torch.device) -> "Images":
+        return Images(
+            self.train_images.to(device),
+            self.train_labels.to(device),
+            self.test_images.to(device),
+            self.test_labels.to(device),
+            self.classes,
+        )
+
 
 def load_images(dataset: Dataset, root: Path) -> Images:
     """Read the four files of a dataset that `ensure_files` has put under `root`.
