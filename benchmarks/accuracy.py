@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmarks.step import ROOT, file_name_part
 from mnist_bench.checkpoint import LAST
@@ -42,25 +43,16 @@ def is_trained(folder: Path) -> bool:
     return all(summary.get("status") == "completed" for summary in summaries)
 
 
-def probabilities(run: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Of the test images, (N, K); and their labels, (N,)."""
-    saved = np.load(run / PREDICTIONS)
-    logits = saved["logits"].astype(np.float64)
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True), saved["labels"]
-
-
 def accuracies(folders: dict[str, Path]) -> dict[str, list[float]]:
     """Test accuracy of every seed, for each network and for the ensemble."""
     found: dict[str, list[float]] = {name: [] for name in [*folders, "ensemble"]}
     runs = zip(*(replica_folders(folder, 0, SEEDS) for folder in folders.values()), strict=True)
     for of_a_seed in runs:
-        total = np.zeros(1)
-        for name, run in zip(folders, of_a_seed, strict=True):
-            answers, labels = probabilities(run)
-            found[name].append((answers.argmax(1) == labels).mean())
-            total = total + answers
-        found["ensemble"].append((total.argmax(1) == labels).mean())
+        saved = [np.load(run / PREDICTIONS) for run in of_a_seed]
+        answers = [torch.from_numpy(file["logits"]).double().softmax(1) for file in saved]
+        labels = torch.from_numpy(saved[0]["labels"])
+        for name, answer in zip(found, [*answers, torch.stack(answers).mean(0)], strict=True):
+            found[name].append((answer.argmax(1) == labels).double().mean().item())
     return found
 
 
