@@ -121,7 +121,14 @@ def in_plain_layers(network: nn.Module) -> nn.Module:
         behind_pooling = isinstance(layer, nn.ReLU) and isinstance(layers[-1], nn.MaxPool2d)
         layers.insert(len(layers) - behind_pooling, layer)
     layers.append(nn.Flatten())
-    return nn.Sequential(*(_in_plain(layer) for layer in [*layers, *network.classifier]))
+    plain = nn.Sequential(*(_in_plain(layer) for layer in [*layers, *network.classifier]))
+    plain = copy.deepcopy(plain)
+    # `nn.Flatten` runs over channels first.
+    channels = [layer.out_channels for layer in plain if isinstance(layer, nn.Conv2d)][-1]
+    dense = next(layer for layer in plain if isinstance(layer, nn.Linear))
+    weight_OSC = dense.weight.detach().unflatten(1, (-1, channels))
+    dense.weight = nn.Parameter(weight_OSC.transpose(1, 2).flatten(1))
+    return plain
 
 
 def _in_plain(layer: nn.Module) -> nn.Module:

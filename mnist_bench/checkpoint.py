@@ -19,6 +19,8 @@ from mnist_bench.step import Learner
 
 LAST = Path("checkpoints", "last.pt")
 BEST = Path("checkpoints", "best.pt")
+# Counts what changed the meaning of a checkpoint. 2: dense layers read a map pixel by pixel.
+FORMAT = 2
 # Of an optimizer's settings, those that follow the device.
 PLACED = {"lr", "capturable", "foreach", "fused"}
 
@@ -28,14 +30,18 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
     beside = path.with_suffix(".partial")
     with beside.open("wb") as file:
-        torch.save(content, file)
+        torch.save({"format": FORMAT, **content}, file)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Raises DataError if the file is not a checkpoint of ours. `mmap` reads tensors when used."""
+    """`mmap` reads tensors when they are used.
+
+    Raises:
+        DataError: the file is not a checkpoint of ours, or one of another version.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
@@ -44,6 +50,11 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
             f"it is damaged or not one of ours; start the run again."
         ) from error
     assert isinstance(content, dict)
+    if content.get("format") != FORMAT:
+        raise DataError(
+            f"{path} has format {content.get('format', 1)}, of another version of mnist-bench, and "
+            f"this one reads {FORMAT}: use the version that wrote it, or start the run again."
+        )
     return content
 
 
@@ -70,7 +81,7 @@ def read_tested_weights(folder: Path) -> tuple[dict[str, torch.Tensor], str]:
         best = read_checkpoint(folder / BEST)
         assert best["epoch"] == tested
         return best["network"], f"as of epoch {tested}"
-    weights = last.get("average") or last["network"]
+    weights = last["average"] or last["network"]
     if position["step"]:
         return weights, f"within epoch {position['epoch']}"
     return weights, f"as of epoch {len(position['history'])}"

@@ -172,6 +172,8 @@ def reference_logits(layers: str, network: ConvNet, pixels: np.ndarray, same: bo
                     )
             x = np.maximum(total, 0)
         else:
+            if x.ndim == 4:  # Keras flattens with the channels last
+                x = x.transpose(0, 2, 3, 1)
             x = x.reshape(len(x), -1) @ weight.T + bias
             if i < len(layers_left) - 1:
                 x = np.maximum(x, 0)

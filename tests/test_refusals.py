@@ -7,6 +7,9 @@ import pytest
 import torch
 from train_command import run_train
 
+from mnist_bench.checkpoint import read_checkpoint, write_checkpoint
+from mnist_bench.errors import DataError
+
 # No mirror and no package index can be reached through this.
 OFFLINE = {
     **dict.fromkeys(
@@ -123,3 +126,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path, mnist_root):
     assert process.returncode == 1
     assert "checkpoints/last.pt cannot be read as a checkpoint" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path):
+    """The first format had no number, and meant other weights by the same names."""
+    file = tmp_path / "last.pt"
+    torch.save({"network": {}}, file)
+    with pytest.raises(DataError, match=r"has format 1, .* and this one reads 2: use the version"):
+        read_checkpoint(file)
+    write_checkpoint(file, {"network": {}})
+    assert read_checkpoint(file)["network"] == {}

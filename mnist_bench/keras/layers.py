@@ -1,8 +1,7 @@
 """A network in Keras's terms: its layers, their settings, and their weights in Keras's layout.
 
-C channels, H rows, W columns, O outputs, I inputs. Keras keeps convolution kernels as (H, W, I, O)
-and dense kernels as (I, O), and its `Flatten` runs over (H, W, C) where PyTorch's runs over
-(C, H, W).
+H rows, W columns, O outputs, I inputs. Keras keeps convolution kernels as (H, W, I, O) and dense
+kernels as (I, O); both flatten maps over rows, columns, channels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,8 +65,7 @@ def fill_from_keras(network: ConvNet, layers: Sequence[KerasLayer], source: str)
             )
     with torch.no_grad():
         for module, layer in matched:
-            channels = _channels(network) if module is _first_dense(network) else 1
-            values = _from_keras(layer.variables, channels)
+            values = _from_keras(layer.variables)
             for target, value in zip(_tensors(module), values, strict=True):
                 target.copy_(torch.from_numpy(value))
 
@@ -108,12 +106,6 @@ def _kind(module: nn.Module) -> str:
             raise AssertionError(module)
 
 
-def _channels(network: ConvNet) -> int:
-    """Channels of the map that is flattened."""
-    convolutions = [m for m in network.features if isinstance(m, nn.Conv2d)]
-    return convolutions[-1].out_channels if convolutions else 1
-
-
 def _tensors(module: nn.Module) -> list[Tensor]:
     """The module's weights and running statistics, in Keras's order."""
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -125,7 +117,6 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 def _layers(network: ConvNet) -> Iterator[KerasLayer]:
     modules = [*network.features, *network.classifier]
-    channels = _channels(network)
     for module, following in zip(modules, [*modules[1:], None], strict=True):
         match module:
             case nn.ZeroPad2d(padding=(left, *_)):
@@ -146,13 +137,11 @@ def _layers(network: ConvNet) -> Iterator[KerasLayer]:
             case nn.Linear(out_features=units):
                 if module is _first_dense(network):
                     yield KerasLayer("Flatten")
-                variables = _to_keras(module, channels)
-                channels = 1
                 settings = {
                     "units": units,
                     "activation": "softmax" if following is None else "relu",
                 }
-                yield KerasLayer("Dense", settings, variables)
+                yield KerasLayer("Dense", settings, _to_keras(module))
             case nn.BatchNorm1d(eps=epsilon) | nn.BatchNorm2d(eps=epsilon):
                 settings = {"momentum": 1 - BATCH_NORM_MOMENTUM, "epsilon": epsilon}
                 yield KerasLayer("BatchNormalization", settings, _to_keras(module))
@@ -162,35 +151,25 @@ def _layers(network: ConvNet) -> Iterator[KerasLayer]:
 
 # --- Layouts ----------------------------------------------------------------------------------
 
+# The axes of a tensor of ours, by their number, in Keras's order.
+_TO_KERAS = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 
-def _to_keras(module: nn.Module, flattened_channels: int = 1) -> tuple[np.ndarray, ...]:
+
+def _to_keras(module: nn.Module) -> tuple[np.ndarray, ...]:
     """The module's tensors as Keras lays them out."""
     first, *rest = (t.detach().cpu().numpy() for t in _tensors(module))
-    if first.ndim == 4:
-        first = first.transpose(2, 3, 1, 0)
-    elif first.ndim == 2:
-        outputs = len(first)
-        maps_OCS = first.reshape(outputs, flattened_channels, -1)
-        first = maps_OCS.transpose(2, 1, 0).reshape(-1, outputs)
-    return np.ascontiguousarray(first), *rest
+    return np.ascontiguousarray(first.transpose(_TO_KERAS[first.ndim])), *rest
 
 
-def _from_keras(variables: Sequence[np.ndarray], flattened_channels: int) -> tuple[np.ndarray, ...]:
+def _from_keras(variables: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     """The inverse of `_to_keras`."""
     first, *rest = variables
-    if first.ndim == 4:
-        first = first.transpose(3, 2, 0, 1)
-    elif first.ndim == 2:
-        outputs = first.shape[1]
-        maps_SCO = first.reshape(-1, flattened_channels, outputs)
-        first = maps_SCO.transpose(2, 1, 0).reshape(outputs, -1)
-    return np.ascontiguousarray(first), *rest
+    return np.ascontiguousarray(first.transpose(np.argsort(_TO_KERAS[first.ndim]))), *rest
 
 
 def _keras_shape(tensor: Tensor) -> tuple[int, ...]:
     """The shape that Keras gives to one of our tensors."""
-    shape = tuple(tensor.shape)
-    return (*shape[2:], *shape[1::-1]) if len(shape) > 1 else shape
+    return tuple(tensor.shape[axis] for axis in _TO_KERAS[tensor.ndim])
 
 
 def _check_shapes(name: str, module: nn.Module, layer: KerasLayer, source: str) -> None:

@@ -49,7 +49,9 @@ class ConvNet(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, images_N1HW: Tensor) -> Tensor:
-        logits_NK: Tensor = self.classifier(self.features(images_N1HW).flatten(1))
+        maps_NCHW: Tensor = self.features(images_N1HW)
+        # Pixel by pixel, as Keras flattens; maps in channels_last need no copy for it.
+        logits_NK: Tensor = self.classifier(maps_NCHW.permute(0, 2, 3, 1).flatten(1))
         return logits_NK
 
 
