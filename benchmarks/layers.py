@@ -1,9 +1,9 @@
 """What our layers save on a CPU: `python -m benchmarks.layers [--write]`.
 
-Each published convolution and pooling that `mnist_bench/models/layers.py` computes in another way,
-forward and backward, beside PyTorch's own in channels_last; and the 3x3 convolutions, which are
-left to PyTorch, to show why. Last, the same steps with and without `keep_freed_memory`. Rounds of
-the contenders alternate; times are medians, ratios medians over the rounds' own ratios.
+Each published layer that `mnist_bench/models/` computes in another way, forward and backward,
+beside PyTorch's own in channels_last; and some that are left to PyTorch, to show why. Last, the
+same steps with and without `keep_freed_memory`. Rounds of the contenders alternate; times are
+medians, ratios medians over the rounds' own ratios.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.step import ROOT, device_name, file_name_part
+from mnist_bench.models.dropout import Dropout
 from mnist_bench.models.fourier import fourier_conv2d
-from mnist_bench.models.layers import Conv2d, MaxPool2d
+from mnist_bench.models.layers import Conv2d, Linear, MaxPool2d
 from mnist_bench.placement import keep_freed_memory
 from mnist_bench.records import provenance
 from mnist_bench.screen import say
@@ -33,7 +34,11 @@ LARGE = [(64, 128, 24, 7), (64, 128, 26, 5), (32, 64, 24, 5)]
 SMALL = [(64, 128, 26, 3), (32, 64, 26, 3)]
 # Kernels that do not overlap: that of the speed record, and one like it.
 APART = [(32, 64, 9, 3), (32, 96, 8, 2)]
+ONE_PIXEL = 512
 POOLED = [(128, 18), (64, 20)]
+DROPPED = [(9216, 0.25), (18432, 0.5), (9216, 0.3)]
+# Images, inputs and outputs: the largest dense layer, at the batch size of its recipe too.
+DENSE = [(128, 7744, 7744), (32, 7744, 7744)]
 MEMORY_BATCHES = [128, 512]
 
 Step = Callable[[], object]
@@ -94,6 +99,15 @@ def blocks(shape: tuple[int, int, int, int], dtype: torch.dtype) -> tuple[Step, 
     return forward_and_backward(ours, x, grad), forward_and_backward(plain, x, grad)
 
 
+def of_one_pixel(channels: int, dtype: torch.dtype) -> tuple[Step, Step]:
+    plain = nn.Conv2d(channels, channels, 3, padding="same")
+    plain = plain.to(memory_format=torch.channels_last).to(dtype)
+    ours = Conv2d(channels, channels, 3, 1, "same", pixel_major=False).to(plain.weight)
+    x = torch.rand(BATCH_SIZE, channels, 1, 1).to(dtype).requires_grad_()
+    grad = torch.randn_like(x)
+    return forward_and_backward(ours, x, grad), forward_and_backward(plain, x, grad)
+
+
 def pooling(shape: tuple[int, int], dtype: torch.dtype) -> tuple[Step, Step]:
     """Both from a pixel-major map, as the frequency domain leaves it."""
     channels, size = shape
@@ -105,26 +119,50 @@ def pooling(shape: tuple[int, int], dtype: torch.dtype) -> tuple[Step, Step]:
     )
 
 
-def rows() -> list[str]:
-    lines = []
-    for title, shapes in (("Fourier", LARGE), ("Fourier, not used", SMALL)):
-        for shape in shapes:
-            for name, dtype in DTYPES.items():
-                inputs, outputs, size, k = shape
+def dropout(features: int, rate: float, dtype: torch.dtype) -> tuple[Step, Step]:
+    x = torch.randn(BATCH_SIZE, features).to(dtype).requires_grad_()
+    grad = torch.randn_like(x)
+    return (
+        forward_and_backward(Dropout(rate), x, grad),
+        forward_and_backward(nn.Dropout(rate), x, grad),
+    )
+
+
+def dense(images: int, inputs: int, outputs: int) -> tuple[Step, Step]:
+    plain, ours = nn.Linear(inputs, outputs), Linear(inputs, outputs)
+    x = torch.rand(images, inputs).requires_grad_()
+    grad = torch.randn(images, outputs)
+    return forward_and_backward(ours, x, grad), forward_and_backward(plain, x, grad)
+
+
+def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
+    """What is computed, the precision, and the two who compute it."""
+    for precision, dtype in DTYPES.items():
+        for title, shapes in (("Fourier", LARGE), ("Fourier, not used", SMALL)):
+            for inputs, outputs, size, k in shapes:
                 what = f"{title}: {k}x{k}, {inputs} to {outputs} channels, from {size} x {size}"
-                lines.append(row(what, name, *time_in_turns(*convolution(shape, dtype))))
-    for shape in APART:
-        for name, dtype in DTYPES.items():
-            inputs, outputs, size, k = shape
+                yield what, precision, convolution((inputs, outputs, size, k), dtype)
+        for inputs, outputs, size, k in APART:
             what = (
                 f"blocks: {k}x{k} every {k}, {inputs} to {outputs} channels, from {size} x {size}"
             )
-            lines.append(row(what, name, *time_in_turns(*blocks(shape, dtype))))
-    for channels, size in POOLED:
-        for name, dtype in DTYPES.items():
+            yield what, precision, blocks((inputs, outputs, size, k), dtype)
+        yield (
+            f"same padding: 3x3, {ONE_PIXEL} to {ONE_PIXEL} channels, from 1 x 1",
+            precision,
+            of_one_pixel(ONE_PIXEL, dtype),
+        )
+        for channels, size in POOLED:
             what = f"pooling: {channels} channels, {size} x {size}"
-            lines.append(row(what, name, *time_in_turns(*pooling((channels, size), dtype))))
-    return lines
+            yield what, precision, pooling((channels, size), dtype)
+        for features, rate in DROPPED:
+            yield f"dropout: {rate} of {features}", precision, dropout(features, rate, dtype)
+    for images, inputs, outputs in DENSE:
+        yield (
+            f"dense: {inputs} to {outputs}, batch {images}",
+            "fp32",
+            dense(images, inputs, outputs),
+        )
 
 
 def row(what: str, precision: str, ours: float, theirs: float, ratio: float) -> str:
@@ -167,7 +205,10 @@ def main() -> None:
 
     memory = [memory_row(batch_size) for batch_size in MEMORY_BATCHES]
     keep_freed_memory()
-    lines = rows() + memory
+    lines = [
+        *(row(what, name, *time_in_turns(*pair)) for what, name, pair in contenders()),
+        *memory,
+    ]
     if arguments.write:
         device, versions = device_name(), provenance()
         header = [
@@ -176,7 +217,7 @@ def main() -> None:
             f"`python -m benchmarks.layers` on {versions['started'][:10]}, commit "
             f"{versions['git_commit']}, torch {versions['versions']['torch']}. Forward and "
             f"backward, batch {BATCH_SIZE} unless it says otherwise, medians of {ROUNDS} rounds in "
-            "turns. *Fourier, not used* are convolutions that are left to PyTorch.",
+            "turns. *Not used* are layers that are left to PyTorch.",
             "",
             "| layer | precision | ours, ms | PyTorch's, ms | ours / PyTorch's |",
             "| --- | --- | ---: | ---: | ---: |",

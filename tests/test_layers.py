@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mnist_bench.data.images import Images
 from mnist_bench.models.fourier import fourier_conv2d
-from mnist_bench.models.layers import Conv2d, MaxPool2d
+from mnist_bench.models.layers import Conv2d, Linear, MaxPool2d
 
 # Channels in and out, size of the map, size of the kernel: those of the published networks, and
 # others that are odd, as small as the kernel, or have a kernel of one.
@@ -115,8 +115,11 @@ def test_the_first_convolution_is_pytorchs_and_pixel_major(images: Images, k: in
         (Conv2d(8, 4, 3, 3, "valid", pixel_major=False), 12),
         (Conv2d(1, 4, 4, 4, "valid", pixel_major=True), 15),
         (Conv2d(8, 4, 4, 2, "valid", pixel_major=False), 12),
+        (Conv2d(8, 4, 3, 1, "same", pixel_major=False), 1),
+        (Conv2d(8, 4, 4, 1, "same", pixel_major=False), 1),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_convolution_is_pytorchs_however_it_is_computed(
     layer: Conv2d, size: int, precision: str
@@ -152,3 +155,25 @@ def test_pixel_major_pooling_is_pytorchs(size: int, dtype: torch.dtype) -> None:
     pooled.backward(grad)
     expected.backward(grad)
     assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 40])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
+def test_a_dense_layer_is_pytorchs_however_it_is_computed(
+    count: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Its 40 rows of weights are the first factor for up to 5 images."""
+    torch.manual_seed(0)
+    layer = Linear(30, 40).to(dtype)
+    x = torch.randn(count, 30, dtype=dtype, requires_grad=True)
+    output = layer(x)
+    exact = x.double() @ layer.weight.double().T + layer.bias.double()
+    assert ("WeightsFirst" in output.grad_fn.name()) == (count <= 5)
+    assert output.is_contiguous()
+    assert relative_error(output, exact) < tolerance
+    sources, grad = [x, layer.weight, layer.bias], torch.randn_like(output)
+    ours = torch.autograd.grad(output, sources, grad)
+    theirs = torch.autograd.grad(exact, sources, grad.double())
+    for found, expected in zip(ours, theirs, strict=True):
+        assert found.is_contiguous()
+        assert relative_error(found, expected) < tolerance

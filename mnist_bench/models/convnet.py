@@ -12,7 +12,7 @@ from mnist_bench.config import ModelConfig, Padding
 from mnist_bench.errors import ConfigError
 from mnist_bench.models.dropout import Dropout
 from mnist_bench.models.initializers import initialise
-from mnist_bench.models.layers import Conv2d, MaxPool2d, prefers_fourier
+from mnist_bench.models.layers import Conv2d, Linear, MaxPool2d, prefers_fourier
 
 IMAGE_SIZE = 28
 POOL_SIZE = 2
@@ -124,7 +124,7 @@ def _classifier(config: ModelConfig, in_features: int, num_classes: int) -> nn.S
     if rates[0] > 0:
         layers["dropout0"] = Dropout(rates[0])
     for i, (units, rate) in enumerate(zip(config.dense, rates[1:], strict=True), start=1):
-        layers[f"dense{i}"] = nn.Linear(in_features, units)
+        layers[f"dense{i}"] = Linear(in_features, units)
         layers[f"relu{i}"] = nn.ReLU()
         if config.batch_norm:
             layers[f"batch_norm{i}"] = _batch_norm(nn.BatchNorm1d, units)

@@ -16,6 +16,8 @@ from mnist_bench.models.fourier import fourier_conv2d
 # From these on, the Fourier transform wins: benchmarks/results/layers-*.md.
 FOURIER_KERNEL_SIZE = 5
 FOURIER_CHANNELS = 32
+# From so many rows of weights for each image on, they are the better first factor in fp32.
+WEIGHTS_PER_IMAGE = 8
 
 
 class Conv2d(nn.Conv2d):
@@ -38,8 +40,11 @@ class Conv2d(nn.Conv2d):
         self.pixel_major = pixel_major
 
     def forward(self, input: Tensor) -> Tensor:
-        if not computes_on_cpu(input) or self.padding != "valid":
+        if not computes_on_cpu(input):
             return super().forward(input)
+        if self.padding == "same":
+            of_one_pixel = input.shape[2:] == (1, 1)
+            return self._centre(input) if of_one_pixel else super().forward(input)
         if prefers_fourier(self.in_channels, self.kernel_size[0], self.stride[0]):
             return self._fourier(input)
         apart = self.stride == self.kernel_size
@@ -52,6 +57,12 @@ class Conv2d(nn.Conv2d):
         if torch.is_autocast_enabled("cpu"):
             x_HWNI = x_HWNI.to(torch.get_autocast_dtype("cpu"))
         return _from_pixel_major(fourier_conv2d(x_HWNI, self.weight, self.bias))
+
+    def _centre(self, input: Tensor) -> Tensor:
+        """On a map of one pixel, all of a kernel but its centre is multiplied by padding."""
+        row, column = ((size - 1) // 2 for size in self.kernel_size)
+        output_NO = F.linear(input.flatten(1), self.weight[:, :, row, column], self.bias)
+        return output_NO[:, :, None, None]
 
     def _blocks(self, input: Tensor) -> Tensor:
         """Where kernels do not overlap, every pixel belongs to one of P x Q blocks."""
@@ -113,6 +124,37 @@ def _as_one_image(x_HWNC: Tensor) -> Tensor:
 
 def _from_one_image(x_1LPQ: Tensor, shape_HWNC: torch.Size) -> Tensor:
     return x_1LPQ[0].permute(1, 2, 0).view(*x_1LPQ.shape[2:], *shape_HWNC[2:])
+
+
+class Linear(nn.Linear):
+    """A dense layer that multiplies its weights by the images, if they are many more than those.
+
+    PyTorch multiplies the images by the weights; the function is the same up to rounding.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        reduced = torch.is_autocast_enabled("cpu")
+        many = self.out_features >= WEIGHTS_PER_IMAGE * len(input)
+        if not computes_on_cpu(input) or reduced or not many:
+            return super().forward(input)
+        output: Tensor = _WeightsFirst.apply(input, self.weight, self.bias)
+        return output
+
+
+class _WeightsFirst(torch.autograd.Function):
+    """`F.linear` of (N, I) and (O, I)."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
+        ctx.save_for_backward(x_NI, weight_OI)
+        return torch.addmm(bias_O[:, None], weight_OI, x_NI.t()).t().contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x_NI, weight_OI = ctx.saved_tensors
+        grad_ON = grad_NO.t().contiguous()
+        grad_IN = weight_OI.t() @ grad_ON
+        return grad_IN.t().contiguous(), grad_ON @ x_NI, grad_NO.sum(0)
 
 
 def prefers_fourier(in_channels: int, kernel_size: int, stride: int) -> bool:
