@@ -122,7 +122,6 @@ def in_plain_layers(network: nn.Module) -> nn.Module:
         layers.insert(len(layers) - behind_pooling, layer)
     layers.append(nn.Flatten())
     plain = nn.Sequential(*(_in_plain(layer) for layer in [*layers, *network.classifier]))
-    plain = copy.deepcopy(plain)
     # `nn.Flatten` runs over channels first.
     channels = [layer.out_channels for layer in plain if isinstance(layer, nn.Conv2d)][-1]
     dense = next(layer for layer in plain if isinstance(layer, nn.Linear))
@@ -140,6 +139,10 @@ def _in_plain(layer: nn.Module) -> nn.Module:
             plain = nn.Conv2d(inputs, outputs, k, step, padding)
             plain.load_state_dict(layer.state_dict())
             return plain.to(layer.weight.device).to(memory_format=torch.channels_last)
+        case nn.Linear():
+            dense = nn.Linear(layer.in_features, layer.out_features)
+            dense.load_state_dict(layer.state_dict())
+            return dense.to(layer.weight.device)
         case nn.MaxPool2d():
             return nn.MaxPool2d(layer.kernel_size)
         case nn.Dropout():

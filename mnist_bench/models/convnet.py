@@ -131,7 +131,7 @@ def _classifier(config: ModelConfig, in_features: int, num_classes: int) -> nn.S
         if rate > 0:
             layers[f"dropout{i}"] = Dropout(rate)
         in_features = units
-    layers["output"] = nn.Linear(in_features, num_classes)
+    layers["output"] = Linear(in_features, num_classes)
     return nn.Sequential(layers)
 
 

@@ -16,8 +16,8 @@ from mnist_bench.models.fourier import fourier_conv2d
 # From these on, the Fourier transform wins: benchmarks/results/layers-*.md.
 FOURIER_KERNEL_SIZE = 5
 FOURIER_CHANNELS = 32
-# From so many rows of weights for each image on, they are the better first factor in fp32.
-WEIGHTS_PER_IMAGE = 8
+# What PyTorch's compiler calls on a CPU; a PyTorch without oneDNN has none.
+ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 class Conv2d(nn.Conv2d):
@@ -127,34 +127,36 @@ def _from_one_image(x_1LPQ: Tensor, shape_HWNC: torch.Size) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """A dense layer that multiplies its weights by the images, if they are many more than those.
-
-    PyTorch multiplies the images by the weights; the function is the same up to rounding.
-    """
+    """A dense layer that oneDNN computes in fp32 too; PyTorch asks MKL, which is slower at it."""
 
     def forward(self, input: Tensor) -> Tensor:
-        reduced = torch.is_autocast_enabled("cpu")
-        many = self.out_features >= WEIGHTS_PER_IMAGE * len(input)
-        if not computes_on_cpu(input) or reduced or not many:
+        reduced = torch.is_autocast_enabled("cpu") or input.dtype is not torch.float32
+        if ONEDNN_LINEAR is None or not computes_on_cpu(input) or reduced:
             return super().forward(input)
-        output: Tensor = _WeightsFirst.apply(input, self.weight, self.bias)
+        output: Tensor = _OneDnnLinear.apply(input, self.weight, self.bias)
         return output
 
 
-class _WeightsFirst(torch.autograd.Function):
-    """`F.linear` of (N, I) and (O, I)."""
+class _OneDnnLinear(torch.autograd.Function):
+    """`F.linear` of (N, I) and (O, I), in float32."""
 
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
         ctx.save_for_backward(x_NI, weight_OI)
-        return torch.addmm(bias_O[:, None], weight_OI, x_NI.t()).t().contiguous()
+        return _multiply(x_NI, weight_OI, bias_O)
 
     @staticmethod
-    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x_NI, weight_OI = ctx.saved_tensors
-        grad_ON = grad_NO.t().contiguous()
-        grad_IN = weight_OI.t() @ grad_ON
-        return grad_IN.t().contiguous(), grad_ON @ x_NI, grad_NO.sum(0)
+        grad_NI = _multiply(grad_NO, weight_OI.t()) if ctx.needs_input_grad[0] else None
+        return grad_NI, _multiply(grad_NO.t(), x_NI.t()), grad_NO.sum(0)
+
+
+def _multiply(x_MK: Tensor, y_LK: Tensor, bias_L: Tensor | None = None) -> Tensor:
+    """x @ y.T + bias."""
+    assert ONEDNN_LINEAR is not None
+    product_ML: Tensor = ONEDNN_LINEAR(x_MK, y_LK, bias_L, "none", [], "")
+    return product_ML
 
 
 def prefers_fourier(in_channels: int, kernel_size: int, stride: int) -> bool:
