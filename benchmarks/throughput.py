@@ -255,23 +255,25 @@ def against_keras(rows: list[Row]) -> list[str]:
         "## Ours over Keras",
         "",
         "Images per second over those of the fastest Keras: in fp32, and of "
-        "`trainer.precision=auto` over Keras's best in any precision.",
+        "`trainer.precision=auto` over Keras's best in any precision. Medians of the ratios of "
+        "each round, as rounds differ by more than the contenders.",
         "",
         "| network | fp32 | auto / any precision |",
         "| --- | ---: | ---: |",
     ]
     for network in sorted({row.network for row in rows}):
-        of = [row for row in rows if row.network == network]
-        keras = [row for row in of if row.contender.startswith("keras")]
         both = []
         for name, precisions in (("ours", ["fp32"]), (OURS_AUTO, ["fp32", "bf16"])):
-            theirs = [row.ms_per_step for row in keras if row.precision in precisions]
-            ours = [
-                row.ms_per_step
-                for row in of
-                if row.contender == name and row.precision in precisions
-            ]
-            both.append(f"{min(theirs) / min(ours):.2f}" if theirs and ours else "-")
+            ratios = []
+            for precision in precisions:
+                times = {
+                    row.contender: row.times_ours
+                    for row in rows
+                    if (row.network, row.precision) == (network, precision)
+                }
+                theirs = [time for who, time in times.items() if who.startswith("keras")]
+                ratios += [time / times[name] for time in theirs]
+            both.append(f"{min(ratios):.2f}" if ratios else "-")
         lines.append(f"| `{network}` | {' | '.join(both)} |")
     return lines
 
