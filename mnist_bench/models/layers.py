@@ -1,4 +1,4 @@
-"""PyTorch's convolution and pooling, computed another way where that is faster on a CPU.
+"""PyTorch's layers, computed another way where that is faster on a CPU.
 
 `benchmarks/results/` has what each way costs. N images, C channels (I in, O out), H rows, W
 columns. Tensors are (N, C, H, W) as in PyTorch, but some are *pixel-major*: (H, W, N, C) in memory,
@@ -16,7 +16,7 @@ from mnist_bench.models.fourier import fourier_conv2d
 # From these on, the Fourier transform wins: benchmarks/results/layers-*.md.
 FOURIER_KERNEL_SIZE = 5
 FOURIER_CHANNELS = 32
-# What PyTorch's compiler calls on a CPU; a PyTorch without oneDNN has none.
+# oneDNN's product of matrices as PyTorch's compiler calls it; a PyTorch without oneDNN has none.
 ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
