@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from mnist_bench.models.layers import computes_on_cpu
+
 # PyTorch's own uniform floats have as many bits.
 RATE_BITS = 24
 BIT_OF_EACH_BYTE = 0x0101010101010101
@@ -16,7 +18,7 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or input.device.type != "cpu" or torch.compiler.is_compiling():
+        if not self.training or not computes_on_cpu(input):
             return super().forward(input)
         mask = draw_mask(input.shape, self.p).to(input.dtype)
         return (input * mask).mul_(1 / (1 - self.p))
