@@ -262,20 +262,19 @@ def against_keras(rows: list[Row]) -> list[str]:
         "| --- | ---: | ---: |",
     ]
     for network in sorted({row.network for row in rows}):
-        both = []
-        for name, precisions in (("ours", ["fp32"]), (OURS_AUTO, ["fp32", "bf16"])):
-            ratios = []
-            for precision in precisions:
-                times = {
-                    row.contender: row.times_ours
-                    for row in rows
-                    if (row.network, row.precision) == (network, precision)
-                }
-                theirs = [time for who, time in times.items() if who.startswith("keras")]
-                ratios += [time / times[name] for time in theirs]
-            both.append(f"{min(ratios):.2f}" if ratios else "-")
-        lines.append(f"| `{network}` | {' | '.join(both)} |")
+        of = [row for row in rows if row.network == network]
+        fp32 = [row for row in of if row.precision == "fp32"]
+        both = [keras_over(fp32, "ours"), keras_over(of, OURS_AUTO)]
+        cells = [f"{min(ratios):.2f}" if ratios else "-" for ratios in both]
+        lines.append(f"| `{network}` | {' | '.join(cells)} |")
     return lines
+
+
+def keras_over(rows: list[Row], name: str) -> list[float]:
+    """The time of each Keras over that of the contender `name` in the same turns."""
+    times = {row.precision: row.times_ours for row in rows if row.contender == name}
+    keras = [row for row in rows if row.contender.startswith("keras")]
+    return [row.times_ours / times[row.precision] for row in keras]
 
 
 def draw(rows: list[Row], path: Path) -> None:
