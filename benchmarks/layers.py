@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.step import ROOT, device_name, file_name_part
@@ -61,6 +60,11 @@ def forward_and_backward(layer: Callable[[Tensor], Tensor], x: Tensor, grad: Ten
     return lambda: layer(x).backward(grad)
 
 
+def both(ours: nn.Module, plain: nn.Module, x: Tensor, grad: Tensor) -> tuple[Step, Step]:
+    x.requires_grad_()
+    return forward_and_backward(ours, x, grad), forward_and_backward(plain, x, grad)
+
+
 def pixel_major(x_NCHW: Tensor) -> Tensor:
     return x_NCHW.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
 
@@ -94,45 +98,35 @@ def blocks(shape: tuple[int, int, int, int], dtype: torch.dtype) -> tuple[Step, 
     inputs, outputs, size, k = shape
     plain = nn.Conv2d(inputs, outputs, k, k).to(memory_format=torch.channels_last).to(dtype)
     ours = Conv2d(inputs, outputs, k, k, "valid", pixel_major=False).to(plain.weight)
-    x = channels_last(torch.rand(BATCH_SIZE, inputs, size, size).to(dtype)).requires_grad_()
+    x = channels_last(torch.rand(BATCH_SIZE, inputs, size, size).to(dtype))
     grad = channels_last(torch.randn(BATCH_SIZE, outputs, size // k, size // k).to(dtype))
-    return forward_and_backward(ours, x, grad), forward_and_backward(plain, x, grad)
+    return both(ours, plain, x, grad)
 
 
 def of_one_pixel(channels: int, dtype: torch.dtype) -> tuple[Step, Step]:
     plain = nn.Conv2d(channels, channels, 3, padding="same")
     plain = plain.to(memory_format=torch.channels_last).to(dtype)
     ours = Conv2d(channels, channels, 3, 1, "same", pixel_major=False).to(plain.weight)
-    x = torch.rand(BATCH_SIZE, channels, 1, 1).to(dtype).requires_grad_()
-    grad = torch.randn_like(x)
-    return forward_and_backward(ours, x, grad), forward_and_backward(plain, x, grad)
+    x = torch.rand(BATCH_SIZE, channels, 1, 1).to(dtype)
+    return both(ours, plain, x, torch.randn_like(x))
 
 
 def pooling(shape: tuple[int, int], dtype: torch.dtype) -> tuple[Step, Step]:
     """Both from a pixel-major map, as the frequency domain leaves it."""
     channels, size = shape
-    x = pixel_major(torch.randn(BATCH_SIZE, channels, size, size).to(dtype)).requires_grad_()
+    x = pixel_major(torch.randn(BATCH_SIZE, channels, size, size).to(dtype))
     grad = torch.randn(BATCH_SIZE, channels, size // 2, size // 2).to(dtype)
-    return (
-        forward_and_backward(MaxPool2d(2), x, grad),
-        forward_and_backward(lambda x: F.max_pool2d(x, 2), x, grad),
-    )
+    return both(MaxPool2d(2), nn.MaxPool2d(2), x, grad)
 
 
 def dropout(features: int, rate: float, dtype: torch.dtype) -> tuple[Step, Step]:
-    x = torch.randn(BATCH_SIZE, features).to(dtype).requires_grad_()
-    grad = torch.randn_like(x)
-    return (
-        forward_and_backward(Dropout(rate), x, grad),
-        forward_and_backward(nn.Dropout(rate), x, grad),
-    )
+    x = torch.randn(BATCH_SIZE, features).to(dtype)
+    return both(Dropout(rate), nn.Dropout(rate), x, torch.randn_like(x))
 
 
 def dense(images: int, inputs: int, outputs: int) -> tuple[Step, Step]:
-    plain, ours = nn.Linear(inputs, outputs), Linear(inputs, outputs)
-    x = torch.rand(images, inputs).requires_grad_()
-    grad = torch.randn(images, outputs)
-    return forward_and_backward(ours, x, grad), forward_and_backward(plain, x, grad)
+    ours, plain = Linear(inputs, outputs), nn.Linear(inputs, outputs)
+    return both(ours, plain, torch.rand(images, inputs), torch.randn(images, outputs))
 
 
 def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
