@@ -1,5 +1,6 @@
 """Running `python train.py` as a user does: in a process of its own, in a folder of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -26,3 +27,7 @@ def run_train(
         text=True,
         timeout=limit,
     )
+
+
+def read_summary(folder):
+    return json.loads((folder / "summary.json").read_text())

@@ -1,0 +1,140 @@
+"""A training that was stopped or killed goes on as if nothing had happened."""
+
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from train_command import COMMAND, QUICK, environment, read_summary, run_train
+
+FIVE_EPOCHS = ("data.limit=1500", "trainer.epochs=5", "trainer.precision=fp32", "trainer.gpus=0")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, mnist_root):
+    cwd = tmp_path_factory.mktemp("uninterrupted")
+    process = run_train(*FIVE_EPOCHS, "hydra.run.dir=run", cwd=cwd, data_root=mnist_root)
+    assert process.returncode == 0, process.stderr
+    return cwd / "run"
+
+
+def start_and_stop(signal_number, cwd, mnist_root):
+    """Start the same run, and send the signal in the middle of epoch 3."""
+    process = subprocess.Popen(
+        [*COMMAND, *FIVE_EPOCHS, "hydra.run.dir=run"],
+        cwd=cwd,
+        env=environment(mnist_root, PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/5"):
+            break
+    time.sleep(0.3)
+    process.send_signal(signal_number)
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, output, errors
+
+
+def same_training(one, other):
+    """Equal to the bit: final weights, test logits, and all figures of all epochs but the times."""
+    weights = [
+        torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["network"]
+        for folder in (one, other)
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    logits = [np.load(folder / "predictions.npz")["logits"] for folder in (one, other)]
+    assert np.array_equal(*logits)
+    figures = [
+        [line.split(",")[:6] for line in (folder / "metrics.csv").read_text().splitlines()]
+        for folder in (one, other)
+    ]
+    assert figures[0] == figures[1] and len(figures[0]) == 6
+    return True
+
+
+def test_killed_in_epoch_3_and_resumed_is_the_same_run(tmp_path, mnist_root, uninterrupted):
+    status, _, _ = start_and_stop(signal.SIGKILL, tmp_path, mnist_root)
+    assert status == -signal.SIGKILL
+    run = tmp_path / "run"
+    assert not (run / "summary.json").exists()
+    assert len((run / "metrics.csv").read_text().splitlines()) == 3
+    process = run_train("resume=run", cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 0, process.stderr
+    assert "from epoch 3" in process.stdout
+    assert read_summary(run)["status"] == "completed"
+    assert same_training(run, uninterrupted)
+    steps = EventAccumulator(str(run / "tensorboard")).Reload().Scalars("loss/train")
+    assert [event.step for event in steps] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_epoch_3_and_resumed_is_the_same_run(
+    tmp_path, mnist_root, uninterrupted, signal_number
+):
+    status, output, errors = start_and_stop(signal_number, tmp_path, mnist_root)
+    assert status == 128 + signal_number
+    assert errors == ""
+    assert "To go on: python train.py resume=run" in output
+    summary = read_summary(tmp_path / "run")
+    assert (summary["status"], summary["epochs"]) == ("interrupted", 2)
+    process = run_train("resume=run", cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 0, process.stderr
+    assert same_training(tmp_path / "run", uninterrupted)
+
+
+def test_a_finished_run_can_be_given_more_epochs(tmp_path, mnist_root):
+    arguments = (*QUICK, "scheduler=constant", "hydra.run.dir=run")
+    run_train(*arguments, cwd=tmp_path, data_root=mnist_root)
+    process = run_train("resume=run", "trainer.epochs=2", cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 0, process.stderr
+    long = (*arguments[:-1], "trainer.epochs=2", "hydra.run.dir=long")
+    run_train(*long, cwd=tmp_path, data_root=mnist_root)
+    first, second = (
+        np.load(tmp_path / name / "predictions.npz")["logits"] for name in ("run", "long")
+    )
+    assert np.array_equal(first, second)
+    assert read_summary(tmp_path / "run")["epochs"] == 2
+
+
+def test_a_run_killed_right_after_its_checkpoint_loses_no_record(tmp_path, mnist_root):
+    """As if killed before the last epoch's row, its best weights and its curves were written."""
+    run_train(*QUICK, "hydra.run.dir=run", cwd=tmp_path, data_root=mnist_root)
+    run = tmp_path / "run"
+    row = (run / "metrics.csv").read_text()
+    best = torch.load(run / "checkpoints" / "best.pt", weights_only=True)["network"]
+    for name in ("metrics.csv", "summary.json", "predictions.npz", "checkpoints/best.pt"):
+        (run / name).unlink()
+    for events in (run / "tensorboard").iterdir():
+        events.unlink()
+    process = run_train("resume=run", cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 0, process.stderr
+    assert (run / "metrics.csv").read_text() == row
+    again = torch.load(run / "checkpoints" / "best.pt", weights_only=True)["network"]
+    assert all(torch.equal(again[key], best[key]) for key in best)
+    curve = EventAccumulator(str(run / "tensorboard")).Reload().Scalars("loss/val")
+    assert [event.step for event in curve] == [1]
+
+
+def test_a_resumed_run_has_no_summary_until_it_ends(tmp_path, mnist_root):
+    """Killed again, it must not look like the completed run that it was."""
+    run_train(*QUICK, "hydra.run.dir=run", cwd=tmp_path, data_root=mnist_root)
+    process = subprocess.Popen(
+        [*COMMAND, "resume=run", "trainer.epochs=50"],
+        cwd=tmp_path,
+        env=environment(mnist_root, PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("epoch  2/50") for line in process.stdout)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert not (tmp_path / "run" / "predictions.npz").exists()
