@@ -1,5 +1,7 @@
 """Our layers on a CPU against PyTorch's, in float64 and in the precisions of training."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,14 @@ ODD_SHAPES = [(3, 5, 9, 4), (2, 3, 7, 7), (4, 1, 5, 1), (1, 2, 10, 3)]
 
 def pixel_major(x_NCHW: Tensor) -> Tensor:
     return x_NCHW.permute(2, 3, 0, 1)
+
+
+def in_pixel_major(x_NCHW: Tensor) -> Tensor:
+    return pixel_major(pixel_major(x_NCHW).contiguous())
+
+
+def channels_last(x_NCHW: Tensor) -> Tensor:
+    return x_NCHW.contiguous(memory_format=torch.channels_last)
 
 
 def convolve(
@@ -140,21 +150,32 @@ def test_a_convolution_is_pytorchs_however_it_is_computed(
         assert relative_error(found, expected) < tolerance
 
 
-@pytest.mark.parametrize("size", [8, 9])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_pixel_major_pooling_is_pytorchs(size: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("channels", [7, 16, 32])
+@pytest.mark.parametrize("size", [(8, 8), (9, 9), (8, 5), (2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", [in_pixel_major, channels_last])
+def test_a_pooling_is_pytorchs_in_every_layout(
+    channels: int, size: tuple[int, int], dtype: torch.dtype, layout: Callable[[Tensor], Tensor]
+) -> None:
     """Whole numbers, so that there are ties: the first of equals gets the gradient."""
     torch.manual_seed(0)
-    x = torch.randint(0, 4, (5, 7, size, size)).to(dtype)
-    ours = pixel_major(pixel_major(x).contiguous()).requires_grad_()
-    theirs = x.clone().requires_grad_()
+    x = torch.randint(-2, 2, (5, channels, *size)).to(dtype)
+    ours, theirs = layout(x).requires_grad_(), x.clone().requires_grad_()
     pooled, expected = MaxPool2d(2)(ours), F.max_pool2d(theirs, 2)
     assert torch.equal(pooled, expected)
-    assert pixel_major(pooled).is_contiguous()
+    assert layout(pooled).data_ptr() == pooled.data_ptr(), "the layout is kept"
     grad = torch.randn_like(expected)
     pooled.backward(grad)
     expected.backward(grad)
     assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_no_number_is_not_pooled_away(dtype: torch.dtype) -> None:
+    x = channels_last(torch.rand(1, 16, 2, 8).to(dtype))
+    for pixel in range(4):
+        x[0, :, pixel // 2, 2 * pixel + pixel % 2] = torch.nan
+    assert MaxPool2d(2)(x).isnan().all()
 
 
 @pytest.mark.parametrize("count", [1, 5, 128])

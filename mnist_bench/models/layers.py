@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mnist_bench.models import pooling
 from mnist_bench.models.fourier import fourier_conv2d
 
 # From these on, the Fourier transform wins: benchmarks/results/layers-*.md.
@@ -86,44 +87,19 @@ def _from_pixel_major(x_HWNC: Tensor) -> Tensor:
 class MaxPool2d(nn.MaxPool2d):
     """A max pooling that keeps a pixel-major layout."""
 
-    kernel_size: int
-
     def forward(self, input: Tensor) -> Tensor:
         x_HWNC = input.permute(2, 3, 0, 1)
         if not computes_on_cpu(input) or not x_HWNC.is_contiguous():
-            output: Tensor = super().forward(input)
-            return output
-        pooled_PQNC: Tensor = _PixelMajorPooling.apply(x_HWNC, self.kernel_size)
-        return _from_pixel_major(pooled_PQNC)
+            return self._pool(input)
+        images = len(input)
+        one_image_1LHW = x_HWNC.flatten(2)[None].permute(0, 3, 1, 2)  # of N * C channels
+        pooled_PQL = self._pool(one_image_1LHW)[0].permute(1, 2, 0)
+        return _from_pixel_major(pooled_PQL.unflatten(2, (images, -1)))
 
-
-class _PixelMajorPooling(torch.autograd.Function):
-    """PyTorch's pooling of one channels_last image that has N * C channels."""
-
-    @staticmethod
-    def forward(ctx: Any, x_HWNC: Tensor, size: int) -> Tensor:
-        ctx.size = [size, size]
-        window = (ctx.size, ctx.size, [0, 0], [1, 1], False)
-        pooled, indices = torch.ops.aten.max_pool2d_with_indices(_as_one_image(x_HWNC), *window)
-        ctx.save_for_backward(x_HWNC, indices)
-        return _from_one_image(pooled, x_HWNC.shape)
-
-    @staticmethod
-    def backward(ctx: Any, grad_PQNC: Tensor) -> tuple[Tensor, None]:
-        x_HWNC, indices = ctx.saved_tensors
-        window = (ctx.size, ctx.size, [0, 0], [1, 1], False)
-        grad = torch.ops.aten.max_pool2d_with_indices_backward(
-            _as_one_image(grad_PQNC.contiguous()), _as_one_image(x_HWNC), *window, indices
-        )
-        return _from_one_image(grad, x_HWNC.shape), None
-
-
-def _as_one_image(x_HWNC: Tensor) -> Tensor:
-    return x_HWNC.flatten(2)[None].permute(0, 3, 1, 2)
-
-
-def _from_one_image(x_1LPQ: Tensor, shape_HWNC: torch.Size) -> Tensor:
-    return x_1LPQ[0].permute(1, 2, 0).view(*x_1LPQ.shape[2:], *shape_HWNC[2:])
+    def _pool(self, input: Tensor) -> Tensor:
+        native = computes_on_cpu(input) and self.kernel_size == 2 and pooling.serves(input)
+        output: Tensor = pooling.max_pool_2x2(input) if native else super().forward(input)
+        return output
 
 
 class Linear(nn.Linear):

@@ -1,0 +1,40 @@
+/* Vectors of 16 floats, and maps of `element`s that are read and written as such: native.py defines
+   FLOAT32 or BFLOAT16. */
+
+#include <stdint.h>
+
+enum { LANES = 16 };
+typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
+typedef int64_t size;
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 64")
+
+INLINE vector load(const float *from) { return *(const vector *)from; }
+INLINE void store(float *to, vector x) { *(vector *)to = x; }
+/* `yes` where the bits of the mask are set. */
+INLINE bits choose(bits mask, bits yes, bits no) { return (mask & yes) | (~mask & no); }
+
+#ifdef FLOAT32
+typedef float element;
+typedef uint32_t element_bits;
+INLINE vector read(const element *from) { return load(from); }
+INLINE void write(element *to, vector x) { store(to, x); }
+#endif
+
+#ifdef BFLOAT16
+typedef uint16_t element; /* the upper half of a float */
+typedef uint16_t element_bits;
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2)));
+INLINE vector read(const element *from) {
+  return (vector)(__builtin_convertvector(*(const halves *)from, bits) << 16);
+}
+INLINE void write(element *to, vector x) { /* the nearest, ties to even; NaN stays NaN */
+  bits b = (bits)x, rounded = (b + 0x7fff + (b >> 16 & 1)) >> 16;
+  *(halves *)to = __builtin_convertvector(choose(x != x, (bits){0} + 0x7fc0, rounded), halves);
+}
+#endif
+
+/* 16 elements as they are. */
+typedef element_bits raw __attribute__((vector_size(sizeof(element) * LANES), aligned(sizeof(element))));
