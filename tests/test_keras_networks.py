@@ -34,7 +34,7 @@ KERAS_LOSSES = {
     Loss.cross_entropy: keras.losses.CategoricalCrossentropy(),
     Loss.binary_cross_entropy: keras.losses.BinaryCrossentropy(),
 }
-# Tolerance of fp32. The largest errors found are 1.1e-6 in logits and 4.6e-6 in gradients.
+# Tolerance of fp32. The largest errors found are 1.3e-6 in logits and 5.1e-6 in gradients.
 CLOSE = 1e-5
 # How far from tipping, relative to the largest value of a map: some times its rounding error.
 STEADY = 2e-6
@@ -156,8 +156,8 @@ def keras_losses_and_gradients(
 
 def test_losses_and_gradients_equal_those_of_keras(pair: Pair, many: Batch) -> None:
     """In training, where gradients flow through the statistics of the batch in batch norm."""
-    steady = steady_images(pair.ours, many.images, STEADY).nonzero().flatten()[:8]
-    assert len(steady) == 8
+    steady = steady_images(pair.ours, many.images, STEADY).nonzero().flatten()[:14]
+    assert len(steady) == 14
     batch = Batch(many.images[steady], many.labels[steady])
     pair.ours.train()
     for loss, (expected_loss, gradients) in keras_losses_and_gradients(pair.keras, batch).items():

@@ -93,7 +93,7 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
         pixel_major = (
             i < depth
             and not config.conv_batch_norm
-            and prefers_fourier(out_channels, kernel_sizes[i], strides[i])
+            and prefers_fourier(out_channels, config.channels[i], kernel_sizes[i], strides[i])
         )
         layers[f"conv{i}"] = Conv2d(
             in_channels, out_channels, kernel_size, stride, config.padding.value, pixel_major

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from mnist_bench.models import pooling
 from mnist_bench.models.fourier import fourier_conv2d
+from mnist_bench.models.winograd import winograd_conv2d, winograd_serves
 
-# From these on, the Fourier transform wins: benchmarks/results/layers-*.md.
+# What wins where: benchmarks/results/layers-*.md. Of more kernels than these, oneDNN does in bf16.
+WINOGRAD_BF16_KERNELS = 64 * 128
 FOURIER_KERNEL_SIZE = 5
 FOURIER_CHANNELS = 32
 # oneDNN's product of matrices as PyTorch's compiler calls it; a PyTorch without oneDNN has none.
@@ -43,20 +45,37 @@ class Conv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         if not computes_on_cpu(input):
             return super().forward(input)
+        if self.padding == "same" and input.shape[2:] == (1, 1):
+            return self._centre(input)
+        if self._prefers_winograd(input):
+            return self._winograd(input)
         if self.padding == "same":
-            of_one_pixel = input.shape[2:] == (1, 1)
-            return self._centre(input) if of_one_pixel else super().forward(input)
-        if prefers_fourier(self.in_channels, self.kernel_size[0], self.stride[0]):
+            return super().forward(input)
+        if prefers_fourier(
+            self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0]
+        ):
             return self._fourier(input)
         apart = self.stride == self.kernel_size
         output: Tensor = self._blocks(input) if apart else super().forward(input)
         return _from_pixel_major(_to_pixel_major(output)) if self.pixel_major else output
 
+    def _prefers_winograd(self, input: Tensor) -> bool:
+        dtype, kernels = _autocast_dtype(input), self.in_channels * self.out_channels
+        return (
+            self.stride == (1, 1)
+            and self.weight.dtype is torch.float32
+            and (dtype is torch.float32 or kernels <= WINOGRAD_BF16_KERNELS)
+            and winograd_serves(self.in_channels, self.out_channels, self.kernel_size[0], dtype)
+        )
+
+    def _winograd(self, input: Tensor) -> Tensor:
+        assert self.bias is not None
+        padding = self.kernel_size[0] // 2 if self.padding == "same" else 0
+        return winograd_conv2d(input.to(_autocast_dtype(input)), self.weight, self.bias, padding)
+
     def _fourier(self, input: Tensor) -> Tensor:
         assert self.bias is not None
-        x_HWNI = _to_pixel_major(input)
-        if torch.is_autocast_enabled("cpu"):
-            x_HWNI = x_HWNI.to(torch.get_autocast_dtype("cpu"))
+        x_HWNI = _to_pixel_major(input).to(_autocast_dtype(input))
         return _from_pixel_major(fourier_conv2d(x_HWNI, self.weight, self.bias))
 
     def _centre(self, input: Tensor) -> Tensor:
@@ -74,6 +93,11 @@ class Conv2d(nn.Conv2d):
         blocks_NPQL = x_NPhQwI.transpose(2, 3).flatten(3)
         kernels_OL = self.weight.permute(0, 2, 3, 1).flatten(1)
         return F.linear(blocks_NPQL, kernels_OL, self.bias).permute(0, 3, 1, 2)
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype:
+    """The type in which a convolution of `x` is computed."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def _to_pixel_major(x_NCHW: Tensor) -> Tensor:
@@ -135,7 +159,9 @@ def _multiply(x_MK: Tensor, y_LK: Tensor, bias_L: Tensor | None = None) -> Tenso
     return product_ML
 
 
-def prefers_fourier(in_channels: int, kernel_size: int, stride: int) -> bool:
+def prefers_fourier(in_channels: int, out_channels: int, kernel_size: int, stride: int) -> bool:
+    if winograd_serves(in_channels, out_channels, kernel_size):
+        return False
     return in_channels >= FOURIER_CHANNELS and kernel_size >= FOURIER_KERNEL_SIZE and stride == 1
 
 

@@ -1,0 +1,364 @@
+/* Winograd's convolution for AVX-512: see winograd.py, which compiles this and says what it computes.
+
+   winograd.py writes a few lines before these: the sizes KERNEL, TILE, POINTS = TILE + KERNEL - 1 and
+   BLOCK, tiles that are computed together, and the matrices MAP (POINTS x POINTS), GRADIENT (POINTS
+   x TILE) and WEIGHT (POINTS x KERNEL). Each has a row for every point: pairs of a and -a first, then
+   0 if POINTS is even, and infinity last.
+
+   Maps are channels_last, (N, H, W, C) in memory; their channels are multiples of 32. Everything is
+   computed in float. A block of tiles goes all the way through while it is in the processor's cache:
+   to the points, one product of matrices for each of POINTS x POINTS, and back. */
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { AREA = POINTS * POINTS, PAIRS = (POINTS - 1) / 2, ROWS = 6, PANEL = 64, PAD = 16 };
+
+/* A convolution of n maps (h, w, c) into (p, q, k), with zeros around on either side. */
+typedef struct { size n, h, w, c, p, q, k, padding; } shape;
+
+/* ---- Polynomials at points: a matrix or its transpose, along one axis and along both ---------- */
+
+/* The even powers at a and -a are equal, the odd ones opposite. */
+INLINE void to_points_1d(const float *matrix, int length, const vector *in, int step, vector *out) {
+  UNROLL for (int i = 0; i < POINTS; i++) {
+    if (i < 2 * PAIRS && i % 2 == 1) continue;
+    vector even = {0}, odd = {0};
+    UNROLL for (int j = 0; j < length; j++) {
+      float m = matrix[i * length + j];
+      if (m != 0 && j % 2 == 0) even += m * in[j * step];
+      if (m != 0 && j % 2 == 1) odd += m * in[j * step];
+    }
+    out[i * step] = even + odd;
+    if (i < 2 * PAIRS) out[(i + 1) * step] = even - odd;
+  }
+}
+
+INLINE void from_points_1d(const float *matrix, int length, const vector *in, int step, vector *out) {
+  UNROLL for (int j = 0; j < length; j++) {
+    vector sum = {0};
+    UNROLL for (int i = 0; i < POINTS; i++) {
+      float m = matrix[i * length + j];
+      if (m == 0 || (i < 2 * PAIRS && i % 2 == 1)) continue;
+      if (i >= 2 * PAIRS) sum += m * in[i * step];
+      else if (j % 2 == 0) sum += m * (in[i * step] + in[(i + 1) * step]);
+      else sum += m * (in[i * step] - in[(i + 1) * step]);
+    }
+    out[j * step] = sum;
+  }
+}
+
+/* (length, length) to (POINTS, POINTS); both lie in rows of POINTS. */
+INLINE void to_points(const float *matrix, int length, const vector *in, vector *out) {
+  vector half[AREA];
+  UNROLL for (int j = 0; j < length; j++) to_points_1d(matrix, length, in + j, POINTS, half + j);
+  UNROLL for (int i = 0; i < POINTS; i++)
+    to_points_1d(matrix, length, half + i * POINTS, 1, out + i * POINTS);
+}
+
+INLINE void from_points(const float *matrix, int length, const vector *in, vector *out) {
+  vector half[AREA];
+  UNROLL for (int j = 0; j < POINTS; j++) from_points_1d(matrix, length, in + j, POINTS, half + j);
+  UNROLL for (int i = 0; i < length; i++)
+    from_points_1d(matrix, length, half + i * POINTS, 1, out + i * POINTS);
+}
+
+/* ---- Products of matrices, ROWS x 64 or 32 of the result in registers -------------------------- */
+
+/* A matrix of kernels is stored in panels of PANEL columns, the last of which may be half as wide, as
+   that is how it is read. This is where a row of a panel begins. */
+static size panel_at(size rows, size columns, size row, size column) {
+  size first = column / PANEL * PANEL, width = columns - first < PANEL ? columns - first : PANEL;
+  return first * rows + row * width + column - first;
+}
+
+/* out (r, v * LANES) = left (r, depth) @ right (depth, v * LANES), or out += left.T @ right. The
+   number after each says how far its rows lie apart. */
+INLINE void product(int transposed, int r, int v, size depth, const float *left, size left_row,
+                    const float *right, size right_row, float *out, size out_row) {
+  vector sum[ROWS][PANEL / LANES];
+  UNROLL for (int i = 0; i < r; i++)
+    UNROLL for (int j = 0; j < v; j++) sum[i][j] = (vector){0};
+  for (size d = 0; d < depth; d++) {
+    vector b[PANEL / LANES];
+    UNROLL for (int j = 0; j < v; j++) b[j] = load(right + d * right_row + j * LANES);
+    UNROLL for (int i = 0; i < r; i++) {
+      float a = transposed ? left[d * left_row + i] : left[i * left_row + d];
+      UNROLL for (int j = 0; j < v; j++) sum[i][j] += a * b[j];
+    }
+  }
+  UNROLL for (int i = 0; i < r; i++)
+    UNROLL for (int j = 0; j < v; j++) {
+      float *to = out + i * out_row + j * LANES;
+      store(to, transposed ? load(to) + sum[i][j] : sum[i][j]);
+    }
+}
+
+/* out (rows, columns) = left (rows, depth) @ right (depth, columns), which is in panels. Up to
+   ROWS - 1 rows too many are read and written. */
+static void multiply(size rows, size depth, size columns, const float *left, const float *right,
+                     float *out) {
+  for (size column = 0; column < columns; column += PANEL)
+    for (size row = 0; row < rows; row += ROWS) {
+      const float *a = left + row * depth, *b = right + panel_at(depth, columns, 0, column);
+      float *c = out + row * columns + column;
+      if (columns - column >= PANEL) product(0, ROWS, 4, depth, a, depth, b, PANEL, c, columns);
+      else product(0, ROWS, 2, depth, a, depth, b, PANEL / 2, c, columns);
+    }
+}
+
+/* out (rows, columns), which is in panels, += left.T (rows, depth) @ right (depth, columns). */
+static void multiply_transposed(size rows, size depth, size columns, const float *left,
+                                const float *right, float *out) {
+  for (size column = 0; column < columns; column += PANEL)
+    for (size row = 0; row < rows; row += 4) {
+      const float *a = left + row, *b = right + column;
+      float *c = out + panel_at(rows, columns, row, column);
+      if (columns - column >= PANEL) product(1, 4, 4, depth, a, rows, b, columns, c, PANEL);
+      else product(1, 4, 2, depth, a, rows, b, columns, c, PANEL / 2);
+    }
+}
+
+/* ---- Tiles of maps ------------------------------------------------------------------------------ */
+
+static size tiles_across(size length) { return (length + TILE - 1) / TILE; }
+static size tiles_per_image(shape s) { return tiles_across(s.p) * tiles_across(s.q); }
+
+/* Tiles of some images at the points: for each of AREA, a matrix (tiles, channels), and some padding
+   that keeps these matrices from meeting in one set of the cache. */
+typedef struct { float *values; size channels, matrix; } block;
+
+static size block_floats(size tiles, size channels) { return AREA * (tiles * channels + PAD); }
+static block block_at(float *values, size tiles, size channels) {
+  return (block){values, channels, tiles * channels + PAD};
+}
+static float *matrix_of(block b, size point) { return b.values + point * b.matrix; }
+static float *row_of(block b, size tile) { return b.values + tile * b.channels; }
+
+/* Addresses of length x length pixels of a map, of `outside` where there are none. */
+static void find_pixels(element *map, size height, size width, size channels, size top, size left,
+                        int length, element *outside, element **pixels) {
+  for (int i = 0; i < length; i++)
+    for (int j = 0; j < length; j++) {
+      size row = top + i, column = left + j;
+      int inside = row >= 0 && row < height && column >= 0 && column < width;
+      pixels[i * POINTS + j] = inside ? map + (row * width + column) * channels : outside;
+    }
+}
+
+static void input_to_points(shape s, element *x, element *zeros, size tile, block out) {
+  for (size row = 0; row < s.p; row += TILE)
+    for (size column = 0; column < s.q; column += TILE, tile++) {
+      element *pixels[AREA];
+      find_pixels(x, s.h, s.w, s.c, row - s.padding, column - s.padding, POINTS, zeros, pixels);
+      for (size c = 0; c < s.c; c += LANES) {
+        vector in[AREA], values[AREA];
+        for (int i = 0; i < AREA; i++) in[i] = read(pixels[i] + c);
+        to_points(*MAP, POINTS, in, values);
+        for (int i = 0; i < AREA; i++) store(row_of(out, tile) + i * out.matrix + c, values[i]);
+      }
+    }
+}
+
+/* The gradient of the output at the points; `bias` gets its sum. */
+static void gradient_to_points(shape s, element *grad, element *zeros, size tile, block out,
+                               float *bias) {
+  for (size row = 0; row < s.p; row += TILE)
+    for (size column = 0; column < s.q; column += TILE, tile++) {
+      element *pixels[AREA];
+      find_pixels(grad, s.p, s.q, s.k, row, column, TILE, zeros, pixels);
+      for (size k = 0; k < s.k; k += LANES) {
+        vector in[AREA], values[AREA], sum = load(bias + k);
+        for (int i = 0; i < TILE; i++)
+          for (int j = 0; j < TILE; j++)
+            sum += in[i * POINTS + j] = read(pixels[i * POINTS + j] + k);
+        store(bias + k, sum);
+        to_points(*GRADIENT, TILE, in, values);
+        for (int i = 0; i < AREA; i++) store(row_of(out, tile) + i * out.matrix + k, values[i]);
+      }
+    }
+}
+
+static void output_from_points(shape s, block in, size tile, const float *bias, element *y) {
+  for (size row = 0; row < s.p; row += TILE)
+    for (size column = 0; column < s.q; column += TILE, tile++) {
+      element *pixels[AREA];
+      find_pixels(y, s.p, s.q, s.k, row, column, TILE, NULL, pixels);
+      for (size k = 0; k < s.k; k += LANES) {
+        vector values[AREA], out[AREA], constant = load(bias + k);
+        for (int i = 0; i < AREA; i++) values[i] = load(row_of(in, tile) + i * in.matrix + k);
+        from_points(*GRADIENT, TILE, values, out);
+        for (int i = 0; i < TILE; i++)
+          for (int j = 0; j < TILE; j++)
+            if (pixels[i * POINTS + j])
+              write(pixels[i * POINTS + j] + k, out[i * POINTS + j] + constant);
+      }
+    }
+}
+
+/* Tiles of the input overlap: they are added up, as floats, in `sums` (h, w, c). */
+static void input_gradient_from_points(shape s, block in, size tile, float *sums, element *grad) {
+  memset(sums, 0, s.h * s.w * s.c * sizeof(float));
+  for (size row = -s.padding; row < s.p - s.padding; row += TILE)
+    for (size column = -s.padding; column < s.q - s.padding; column += TILE, tile++)
+      for (size c = 0; c < s.c; c += LANES) {
+        vector values[AREA], out[AREA];
+        for (int i = 0; i < AREA; i++) values[i] = load(row_of(in, tile) + i * in.matrix + c);
+        from_points(*MAP, POINTS, values, out);
+        for (int i = 0; i < POINTS; i++)
+          for (int j = 0; j < POINTS; j++) {
+            if (row + i < 0 || row + i >= s.h || column + j < 0 || column + j >= s.w) continue;
+            float *to = sums + ((row + i) * s.w + column + j) * s.c + c;
+            store(to, load(to) + out[i * POINTS + j]);
+          }
+      }
+  for (size i = 0; i < s.h * s.w * s.c; i += LANES) write(grad + i, load(sums + i));
+}
+
+/* ---- Kernels ------------------------------------------------------------------------------------ */
+
+/* The elements (row, column, pixel) of kernels lie row * step[0] + column * step[1] + pixel * step[2]
+   from the first on. */
+
+/* Kernels at the points: for each of AREA, a matrix (rows, columns). */
+void kernels_to_points(size rows, size columns, const float *weight, const size *step, float *out) {
+#pragma omp parallel for
+  for (size first = 0; first < rows; first += LANES) /* 16 x 16 kernels share lines of the cache */
+    for (size column = 0; column < columns; column += LANES)
+      for (size row = first; row < first + LANES; row++) {
+        size at = panel_at(rows, columns, row, column);
+        vector kernel[AREA], values[AREA];
+        for (int i = 0; i < KERNEL; i++)
+          for (int j = 0; j < KERNEL; j++)
+            for (int lane = 0; lane < LANES; lane++)
+              kernel[i * POINTS + j][lane] =
+                  weight[row * step[0] + (column + lane) * step[1] + (i * KERNEL + j) * step[2]];
+        to_points(*WEIGHT, KERNEL, kernel, values);
+        for (int i = 0; i < AREA; i++) store(out + i * rows * columns + at, values[i]);
+      }
+}
+
+/* The way back, of the sum of `parts` such stacks of matrices. */
+void kernels_from_points(size parts, size rows, size columns, const float *in, const size *step,
+                         float *weight) {
+#pragma omp parallel for
+  for (size first = 0; first < rows; first += LANES)
+    for (size column = 0; column < columns; column += LANES)
+      for (size row = first; row < first + LANES; row++) {
+        size at = panel_at(rows, columns, row, column);
+        vector values[AREA], kernel[AREA];
+        for (int i = 0; i < AREA; i++) {
+          values[i] = (vector){0};
+          for (size part = 0; part < parts; part++)
+            values[i] += load(in + (part * AREA + i) * rows * columns + at);
+        }
+        from_points(*WEIGHT, KERNEL, values, kernel);
+        for (int i = 0; i < KERNEL; i++)
+          for (int j = 0; j < KERNEL; j++)
+            for (int lane = 0; lane < LANES; lane++)
+              weight[row * step[0] + (column + lane) * step[1] + (i * KERNEL + j) * step[2]] =
+                  kernel[i * POINTS + j][lane];
+      }
+}
+
+/* ---- The convolution ---------------------------------------------------------------------------- */
+
+/* Small stacks of kernels: each thread takes blocks of images of its own, and for the gradient of the
+   kernels a stack of its own, to be added up later. Large ones (`together`) would not stay in the
+   cache: all threads take the same block, each some of its images and then some of the points. */
+typedef struct { size begin, end; } range;
+static range share(size items, size part, size parts) {
+  return (range){items * part / parts, items * (part + 1) / parts};
+}
+static size images_per_block(shape s, int together) {
+  size images = (together ? LARGE_BLOCK : BLOCK) / tiles_per_image(s);
+  return images < 1 ? 1 : images < s.n ? images : s.n;
+}
+
+static void *allocate(size bytes) {
+  void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (!memory) abort();
+  return memory;
+}
+
+#define FOR(i, range) for (size i = (range).begin; i < (range).end; i++)
+#define MEET _Pragma("omp barrier")
+
+/* y = x * kernels + bias; kernels are (AREA, c, k). */
+void forward(size threads, size together, shape s, element *x, const float *kernels,
+             const float *bias, element *y) {
+  size per_image = tiles_per_image(s), images = images_per_block(s, together);
+  size tiles = images * per_image + ROWS, blocks = together ? 1 : threads;
+  float *inputs = allocate(blocks * block_floats(tiles, s.c) * sizeof(float));
+  float *outputs = allocate(blocks * block_floats(tiles, s.k) * sizeof(float));
+  element *zeros = calloc(s.c, sizeof(element));
+#pragma omp parallel num_threads(threads)
+  {
+    size me = omp_get_thread_num(), all = omp_get_num_threads();
+    size own = together ? 0 : me, part = together ? me : 0, parts = together ? all : 1;
+    block input = block_at(inputs + own * block_floats(tiles, s.c), tiles, s.c);
+    block output = block_at(outputs + own * block_floats(tiles, s.k), tiles, s.k);
+    range batch = together ? (range){0, s.n} : share(s.n, me, all), points = share(AREA, part, parts);
+    for (size first = batch.begin; first < batch.end; first += images) {
+      size count = batch.end - first < images ? batch.end - first : images;
+      range mine = share(count, part, parts);
+      FOR(i, mine)
+        input_to_points(s, x + (first + i) * s.h * s.w * s.c, zeros, i * per_image, input);
+      if (together) { MEET }
+      FOR(i, points)
+        multiply(count * per_image, s.c, s.k, matrix_of(input, i), kernels + i * s.c * s.k,
+                 matrix_of(output, i));
+      if (together) { MEET }
+      FOR(i, mine)
+        output_from_points(s, output, i * per_image, bias, y + (first + i) * s.p * s.q * s.k);
+    }
+  }
+  free(inputs), free(outputs), free(zeros);
+}
+
+/* From the gradient of y, that of x (unless grad_x is NULL), of the kernels at the points and of the
+   bias; the last is (threads, k), that of the kernels (AREA, c, k), or a stack of these for each
+   thread unless `together`; all are zeros before. kernels are (AREA, k, c). */
+void backward(size threads, size together, shape s, element *x, element *grad_y,
+              const float *kernels, element *grad_x, float *grad_kernels, float *grad_bias) {
+  size per_image = tiles_per_image(s), images = images_per_block(s, together);
+  size tiles = images * per_image + ROWS, blocks = together ? 1 : threads, map = s.h * s.w * s.c;
+  float *inputs = allocate(blocks * block_floats(tiles, s.c) * sizeof(float));
+  float *gradients = allocate(blocks * block_floats(tiles, s.k) * sizeof(float));
+  float *sums = allocate(threads * map * sizeof(float));
+  element *zeros = calloc(s.c + s.k, sizeof(element));
+#pragma omp parallel num_threads(threads)
+  {
+    size me = omp_get_thread_num(), all = omp_get_num_threads();
+    size own = together ? 0 : me, part = together ? me : 0, parts = together ? all : 1;
+    block input = block_at(inputs + own * block_floats(tiles, s.c), tiles, s.c);
+    block gradient = block_at(gradients + own * block_floats(tiles, s.k), tiles, s.k);
+    float *own_kernels = grad_kernels + own * AREA * s.c * s.k;
+    range batch = together ? (range){0, s.n} : share(s.n, me, all), points = share(AREA, part, parts);
+    for (size first = batch.begin; first < batch.end; first += images) {
+      size count = batch.end - first < images ? batch.end - first : images;
+      range mine = share(count, part, parts);
+      FOR(i, mine) {
+        input_to_points(s, x + (first + i) * map, zeros, i * per_image, input);
+        gradient_to_points(s, grad_y + (first + i) * s.p * s.q * s.k, zeros, i * per_image, gradient,
+                           grad_bias + me * s.k);
+      }
+      if (together) { MEET }
+      FOR(i, points) {
+        multiply_transposed(s.c, count * per_image, s.k, matrix_of(input, i), matrix_of(gradient, i),
+                            own_kernels + i * s.c * s.k);
+        if (grad_x)
+          multiply(count * per_image, s.k, s.c, matrix_of(gradient, i), kernels + i * s.c * s.k,
+                   matrix_of(input, i));
+      }
+      if (together) { MEET }
+      if (grad_x)
+        FOR(i, mine)
+          input_gradient_from_points(s, input, i * per_image, sums + me * map,
+                                     grad_x + (first + i) * map);
+      if (together) { MEET }
+    }
+  }
+  free(inputs), free(gradients), free(sums), free(zeros);
+}
