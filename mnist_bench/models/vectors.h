@@ -15,6 +15,7 @@ INLINE vector load(const float *from) { return *(const vector *)from; }
 INLINE void store(float *to, vector x) { *(vector *)to = x; }
 /* `yes` where the bits of the mask are set. */
 INLINE bits choose(bits mask, bits yes, bits no) { return (mask & yes) | (~mask & no); }
+INLINE vector magnitude(vector x) { return (vector)((bits)x & 0x7fffffff); }
 
 #ifdef FLOAT32
 typedef float element;

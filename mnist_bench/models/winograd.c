@@ -1,7 +1,7 @@
 /* Winograd's convolution for AVX-512: see winograd.py, which compiles this and says what it computes.
 
    winograd.py writes a few lines before these: the sizes KERNEL, TILE, POINTS = TILE + KERNEL - 1 and
-   BLOCK, tiles that are computed together, and the matrices MAP (POINTS x POINTS), GRADIENT (POINTS
+   BLOCK, tiles that are computed together, NOISE, and the matrices MAP (POINTS x POINTS), GRADIENT (POINTS
    x TILE) and WEIGHT (POINTS x KERNEL). Each has a row for every point: pairs of a and -a first, then
    0 if POINTS is even, and infinity last.
 
@@ -180,6 +180,21 @@ static void gradient_to_points(shape s, element *grad, element *zeros, size tile
     }
 }
 
+/* What is smaller than its rounding error becomes zero: sums of zeros, over a background, are zeros
+   for whoever adds directly, and noise of either sign would tip the ReLU behind. */
+INLINE void clear_noise(const vector *values, vector *out) {
+  vector largest = {0};
+  for (int i = 0; i < AREA; i++) {
+    vector size = magnitude(values[i]);
+    largest = (vector)choose(size > largest, (bits)size, (bits)largest);
+  }
+  for (int i = 0; i < TILE; i++)
+    for (int j = 0; j < TILE; j++) {
+      vector *x = out + i * POINTS + j;
+      *x = (vector)((bits)*x & ~(magnitude(*x) < NOISE * largest));
+    }
+}
+
 static void output_from_points(shape s, block in, size tile, const float *bias, element *y) {
   for (size row = 0; row < s.p; row += TILE)
     for (size column = 0; column < s.q; column += TILE, tile++) {
@@ -189,6 +204,7 @@ static void output_from_points(shape s, block in, size tile, const float *bias, 
         vector values[AREA], out[AREA], constant = load(bias + k);
         for (int i = 0; i < AREA; i++) values[i] = load(row_of(in, tile) + i * in.matrix + k);
         from_points(*GRADIENT, TILE, values, out);
+        clear_noise(values, out);
         for (int i = 0; i < TILE; i++)
           for (int j = 0; j < TILE; j++)
             if (pixels[i * POINTS + j])

@@ -174,17 +174,18 @@ def _library(kernel_size: int, dtype: torch.dtype) -> ctypes.CDLL | None:
 
 def _constants(kernel_size: int, tile: Tile) -> str:
     """The lines that winograd.c expects before its own."""
-    arrays = zip(
-        ("MAP", "GRADIENT", "WEIGHT"), matrices(kernel_size, tile.size, tile.points), strict=True
-    )
+    found = matrices(kernel_size, tile.size, tile.points)
+    # By how much the sums of an output can enlarge rounding errors, and twice that.
+    growth = np.abs(found.output).sum(0).max() ** 2
     lines = [
+        f"#define NOISE {float(growth * np.finfo(np.float32).eps)}f",
         f"enum {{ KERNEL = {kernel_size}, TILE = {tile.size}, POINTS = {len(tile.points) + 1} }};",
         f"enum {{ BLOCK = {tile.block}, LARGE_BLOCK = {LARGE_BLOCK} }};",
         *(
             f"static const float {name}[{len(array)}][{len(array[0])}] = {{"
             + ", ".join(f"{value!r}f" for value in array.ravel().tolist())
             + "};"
-            for name, array in arrays
+            for name, array in zip(("MAP", "GRADIENT", "WEIGHT"), found, strict=True)
         ),
     ]
     return "\n".join(lines)
