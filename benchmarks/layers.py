@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from benchmarks.step import ROOT, device_name, file_name_part
 from mnist_bench.models.dropout import Dropout
 from mnist_bench.models.fourier import fourier_conv2d
-from mnist_bench.models.layers import Conv2d, Linear, MaxPool2d
+from mnist_bench.models.layers import WINOGRAD_BF16_KERNELS, Conv2d, Linear, MaxPool2d
+from mnist_bench.models.winograd import winograd_conv2d
 from mnist_bench.placement import keep_freed_memory
 from mnist_bench.records import provenance
 from mnist_bench.screen import say
@@ -29,16 +30,25 @@ ROUNDS = 7
 BATCH_SIZE = 128
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Channels in and out, size of the map, of the kernel: as in the published networks.
-LARGE = [(64, 128, 24, 7), (64, 128, 26, 5), (32, 64, 24, 5)]
-SMALL = [(64, 128, 26, 3), (32, 64, 26, 3)]
+FOURIER = [(64, 128, 24, 7)]
+FOURIER_NOT_USED = [(64, 128, 26, 5), (32, 64, 24, 5), (64, 128, 26, 3), (32, 64, 26, 3)]
+# And the padding. The last four are of vgg16.
+WINOGRAD = [
+    *((32, 64, 26, 3, "valid"), (64, 128, 26, 3, "valid")),
+    *((32, 64, 24, 5, "valid"), (64, 128, 26, 5, "valid")),
+    *((64, 64, 28, 3, "same"), (128, 128, 14, 3, "same")),
+    *((256, 256, 7, 3, "same"), (512, 512, 3, 3, "same")),
+]
 # Kernels that do not overlap: that of the speed record, and one like it.
 APART = [(32, 64, 9, 3), (32, 96, 8, 2)]
 ONE_PIXEL = 512
-POOLED = [(128, 18), (64, 20)]
+# Channels and size of the map; pixel-major behind the frequency domain.
+POOLED = [(64, 24), (32, 24)]
+POOLED_PIXEL_MAJOR = [(128, 18)]
 DROPPED = [(9216, 0.25), (18432, 0.5), (9216, 0.3)]
 # Images, inputs and outputs: the largest dense layer, at the batch size of its recipe too.
 DENSE = [(128, 7744, 7744), (32, 7744, 7744)]
-MEMORY_BATCHES = [128, 512]
+MEMORY, MEMORY_BATCHES = (32, 64, 24, 5, "valid"), [128, 512]
 
 Step = Callable[[], object]
 
@@ -73,24 +83,39 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def convolution(
-    shape: tuple[int, int, int, int], dtype: torch.dtype, batch_size: int = BATCH_SIZE
-) -> tuple[Step, Step]:
+def fourier(shape: tuple[int, int, int, int], dtype: torch.dtype) -> tuple[Step, Step]:
     """Ours from channels_last to pixel-major, as behind a first convolution."""
     inputs, outputs, size, k = shape
     plain = nn.Conv2d(inputs, outputs, k).to(memory_format=torch.channels_last).to(dtype)
     weight, bias = plain.weight.float().detach().requires_grad_(), plain.bias
-    x = channels_last(torch.rand(batch_size, inputs, size, size).to(dtype)).requires_grad_()
-    grad = torch.randn(batch_size, outputs, size - k + 1, size - k + 1).to(dtype)
+    x = channels_last(torch.rand(BATCH_SIZE, inputs, size, size).to(dtype)).requires_grad_()
+    grad = torch.randn(BATCH_SIZE, outputs, size - k + 1, size - k + 1).to(dtype)
     assert bias is not None
 
-    def fourier(x: Tensor) -> Tensor:
+    def ours(x: Tensor) -> Tensor:
         y_PPNO = fourier_conv2d(x.permute(2, 3, 0, 1).contiguous(), weight, bias)
         return y_PPNO.permute(2, 3, 0, 1)
 
     return (
-        forward_and_backward(fourier, x, pixel_major(grad)),
+        forward_and_backward(ours, x, pixel_major(grad)),
         forward_and_backward(plain, x, channels_last(grad)),
+    )
+
+
+def winograd(
+    shape: tuple[int, int, int, int, str], dtype: torch.dtype, batch_size: int = BATCH_SIZE
+) -> tuple[Step, Step]:
+    """Ours with kernels in fp32, which PyTorch's autocast would round."""
+    inputs, outputs, size, k, padding = shape
+    plain = nn.Conv2d(inputs, outputs, k, padding=padding)
+    plain = plain.to(memory_format=torch.channels_last).to(dtype)
+    weight, bias = (p.float().detach().requires_grad_() for p in plain.parameters())
+    around = k // 2 if padding == "same" else 0
+    x = channels_last(torch.rand(batch_size, inputs, size, size).to(dtype)).requires_grad_()
+    grad = channels_last(torch.randn_like(plain(x)))
+    return (
+        forward_and_backward(lambda x: winograd_conv2d(x, weight, bias, around), x, grad),
+        forward_and_backward(plain, x, grad),
     )
 
 
@@ -111,11 +136,12 @@ def of_one_pixel(channels: int, dtype: torch.dtype) -> tuple[Step, Step]:
     return both(ours, plain, x, torch.randn_like(x))
 
 
-def pooling(shape: tuple[int, int], dtype: torch.dtype) -> tuple[Step, Step]:
-    """Both from a pixel-major map, as the frequency domain leaves it."""
+def pooling(
+    shape: tuple[int, int], dtype: torch.dtype, layout: Callable[[Tensor], Tensor]
+) -> tuple[Step, Step]:
     channels, size = shape
-    x = pixel_major(torch.randn(BATCH_SIZE, channels, size, size).to(dtype))
-    grad = torch.randn(BATCH_SIZE, channels, size // 2, size // 2).to(dtype)
+    x = layout(torch.randn(BATCH_SIZE, channels, size, size).to(dtype))
+    grad = layout(torch.randn(BATCH_SIZE, channels, size // 2, size // 2).to(dtype))
     return both(MaxPool2d(2), nn.MaxPool2d(2), x, grad)
 
 
@@ -132,10 +158,16 @@ def dense(images: int, inputs: int, outputs: int) -> tuple[Step, Step]:
 def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
     """What is computed, the precision, and the two who compute it."""
     for precision, dtype in DTYPES.items():
-        for title, shapes in (("Fourier", LARGE), ("Fourier, not used", SMALL)):
+        for inputs, outputs, size, k, padding in WINOGRAD:
+            used = dtype is torch.float32 or inputs * outputs <= WINOGRAD_BF16_KERNELS
+            what = f"{named('Winograd', used)}: {k}x{k}, {inputs} to {outputs} channels, "
+            what += f"from {size} x {size}" + ", padded" * (padding == "same")
+            yield what, precision, winograd((inputs, outputs, size, k, padding), dtype)
+        for used, shapes in ((True, FOURIER), (False, FOURIER_NOT_USED)):
             for inputs, outputs, size, k in shapes:
-                what = f"{title}: {k}x{k}, {inputs} to {outputs} channels, from {size} x {size}"
-                yield what, precision, convolution((inputs, outputs, size, k), dtype)
+                what = f"{named('Fourier', used)}: {k}x{k}, {inputs} to {outputs} channels, "
+                what += f"from {size} x {size}"
+                yield what, precision, fourier((inputs, outputs, size, k), dtype)
         for inputs, outputs, size, k in APART:
             what = (
                 f"blocks: {k}x{k} every {k}, {inputs} to {outputs} channels, from {size} x {size}"
@@ -148,7 +180,10 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
         )
         for channels, size in POOLED:
             what = f"pooling: {channels} channels, {size} x {size}"
-            yield what, precision, pooling((channels, size), dtype)
+            yield what, precision, pooling((channels, size), dtype, channels_last)
+        for channels, size in POOLED_PIXEL_MAJOR:
+            what = f"pooling, pixel-major: {channels} channels, {size} x {size}"
+            yield what, precision, pooling((channels, size), dtype, pixel_major)
         for features, rate in DROPPED:
             yield f"dropout: {rate} of {features}", precision, dropout(features, rate, dtype)
     for images, inputs, outputs in DENSE:
@@ -157,6 +192,10 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
             "fp32",
             dense(images, inputs, outputs),
         )
+
+
+def named(way: str, used: bool) -> str:
+    return way if used else f"{way}, not used"
 
 
 def row(what: str, precision: str, ours: float, theirs: float, ratio: float) -> str:
@@ -175,14 +214,14 @@ def memory_row(batch_size: int) -> str:
             times.append(float(output))
     kept, returned = (statistics.median(times) for times in found.values())
     ratio = statistics.median(a / b for a, b in zip(*found.values(), strict=True))
-    return row(f"freed memory kept: Fourier, batch {batch_size}", "fp32", kept, returned, ratio)
+    return row(f"freed memory kept: Winograd, batch {batch_size}", "fp32", kept, returned, ratio)
 
 
 def time_one(batch_size: int, keep: bool) -> float:
     """Milliseconds of the large convolution of `cnn5x5`, forward and backward."""
     if keep:
         keep_freed_memory()
-    ours, _ = convolution(LARGE[-1], torch.float32, batch_size)
+    ours, _ = winograd(MEMORY, torch.float32, batch_size)
     return time_in_turns(ours, lambda: None)[0]
 
 
@@ -211,7 +250,7 @@ def main() -> None:
             f"`python -m benchmarks.layers` on {versions['started'][:10]}, commit "
             f"{versions['git_commit']}, torch {versions['versions']['torch']}. Forward and "
             f"backward, batch {BATCH_SIZE} unless it says otherwise, medians of {ROUNDS} rounds in "
-            "turns. *Not used* are layers that are left to PyTorch.",
+            "turns. *Not used* is where another way is faster.",
             "",
             "| layer | precision | ours, ms | PyTorch's, ms | ours / PyTorch's |",
             "| --- | --- | ---: | ---: | ---: |",
