@@ -220,8 +220,8 @@ def as_markdown(rows: list[Row]) -> str:
         f"Adam, medians of {ROUNDS} rounds in turns.",
         "",
         "*Share of peak* is of the operations of direct sums in ours, over those of a large matrix "
-        "product in the same precision; it passes 100 % where a convolution is computed in the "
-        "frequency domain, which takes fewer.",
+        "product in the same precision; it passes 100 % where a convolution is computed by "
+        "Winograd's products or in the frequency domain, which take fewer.",
     ]
     lines += against_keras(rows)
     names = [*CONTENDERS, OURS_AUTO]

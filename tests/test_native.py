@@ -3,6 +3,7 @@
 import logging
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,27 @@ def test_a_broken_library_is_not_used(
     put_in_path(tmp_path / "bin", 'for last; do :; done; echo nonsense > "$last"', monkeypatch)
     assert native.library("pooling", torch.float32) is None
     assert "more slowly" in caplog.text
+
+
+@available
+def test_a_user_without_a_home_has_libraries_too(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert native.library("pooling", torch.float32) is not None
+    assert list((tmp_path / "mnist_bench").iterdir())
+
+
+@available
+def test_a_cache_that_cannot_be_written_is_named(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.parent.write_text("a file, where a folder should be")
+    assert native.library("pooling", torch.float32) is None
+    (record,) = caplog.records
+    assert str(cache) in record.getMessage()
 
 
 def test_without_a_compiler_there_are_none(

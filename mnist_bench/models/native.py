@@ -52,19 +52,25 @@ def library(name: str, dtype: torch.dtype, constants: str = "") -> ctypes.CDLL |
     files = (FOLDER / "vectors.h", FOLDER / f"{name}.c")
     source = "\n".join([f"#define {ELEMENTS[dtype]}", constants, *(f.read_text() for f in files)])
     key = hashlib.sha256("\n".join([*FLAGS, source]).encode()).hexdigest()[:16]
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(home, "mnist_bench", f"{name}-{key}.so")
+    path = _cache() / f"{name}-{key}.so"
     try:
         if not path.exists():
             _compile(command, source, path)
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
-        logging.getLogger(__name__).warning(
-            "%s could not compile %s.c into %s, so PyTorch computes in its place, more slowly: %s",
-            *(command, name, path, reason),
-        )
-        return None
+    except OSError as error:
+        reason = str(error)
+    except subprocess.CalledProcessError as error:
+        reason = f"{command} says {error.stderr.strip() or error}".splitlines()[0]
+    logging.getLogger(__name__).warning(
+        "%s.c cannot be used here, so PyTorch computes in its place, more slowly: %s", name, reason
+    )
+    return None
+
+
+def _cache() -> Path:
+    """The user's; for a user without a home, a folder of the system's for temporary files."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home if os.path.isabs(home) else tempfile.gettempdir(), "mnist_bench")
 
 
 def _compile(command: str, source: str, path: Path) -> None:

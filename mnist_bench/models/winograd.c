@@ -185,8 +185,8 @@ static void gradient_to_points(shape s, element *grad, element *zeros, size tile
 INLINE void clear_noise(const vector *values, vector *out) {
   vector largest = {0};
   for (int i = 0; i < AREA; i++) {
-    vector size = magnitude(values[i]);
-    largest = (vector)choose(size > largest, (bits)size, (bits)largest);
+    vector absolute = magnitude(values[i]);
+    largest = (vector)choose(absolute > largest, (bits)absolute, (bits)largest);
   }
   for (int i = 0; i < TILE; i++)
     for (int j = 0; j < TILE; j++) {
