@@ -184,6 +184,10 @@ def test_what_is_no_number_stays_none() -> None:
     for dtype in native.ELEMENTS:
         output = winograd_conv2d(x.to(dtype), torch.rand(32, 32, 3, 3), torch.zeros(32), 1)
         assert output[0, :, 3:6, 3:6].isnan().all()
+        # Rounding the last of all NaNs up would make it a zero.
+        bias = torch.full((32,), 0x7FFFFFFF, dtype=torch.int32).view(torch.float32)
+        output = winograd_conv2d(x.to(dtype), torch.rand(32, 32, 3, 3), bias, 1)
+        assert output.isnan().all()
 
 
 def test_it_serves_only_what_it_computes() -> None:

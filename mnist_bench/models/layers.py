@@ -15,7 +15,7 @@ from mnist_bench.models import pooling
 from mnist_bench.models.fourier import fourier_conv2d
 from mnist_bench.models.winograd import winograd_conv2d, winograd_serves
 
-# What wins where: benchmarks/results/layers-*.md. Of more kernels than these, oneDNN does in bf16.
+# What wins where: benchmarks/results/layers-*.md. Of more 3 x 3 kernels, oneDNN does in bf16.
 WINOGRAD_BF16_KERNELS = 64 * 128
 FOURIER_KERNEL_SIZE = 5
 FOURIER_CHANNELS = 32
@@ -24,7 +24,8 @@ ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution in the frequency domain, or as one product of matrices, where that is faster.
+    """A convolution by the fastest of several ways, on a CPU: Winograd's products, the frequency
+    domain, one product of matrices, PyTorch's own.
 
     The function is the same up to rounding. `pixel_major` says that the next layer wants its input
     in that layout; it is changed here, so that the ReLU between has one layout both ways.
@@ -60,12 +61,13 @@ class Conv2d(nn.Conv2d):
         return _from_pixel_major(_to_pixel_major(output)) if self.pixel_major else output
 
     def _prefers_winograd(self, input: Tensor) -> bool:
-        dtype, kernels = _autocast_dtype(input), self.in_channels * self.out_channels
+        dtype, k = _autocast_dtype(input), self.kernel_size[0]
+        kernels = self.in_channels * self.out_channels
         return (
             self.stride == (1, 1)
             and self.weight.dtype is torch.float32
-            and (dtype is torch.float32 or kernels <= WINOGRAD_BF16_KERNELS)
-            and winograd_serves(self.in_channels, self.out_channels, self.kernel_size[0], dtype)
+            and (dtype is torch.float32 or k > 3 or kernels <= WINOGRAD_BF16_KERNELS)
+            and winograd_serves(self.in_channels, self.out_channels, k, dtype)
         )
 
     def _winograd(self, input: Tensor) -> Tensor:
