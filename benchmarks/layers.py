@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from benchmarks.step import ROOT, device_name, file_name_part
 from mnist_bench.models.dropout import Dropout
 from mnist_bench.models.fourier import fourier_conv2d
-from mnist_bench.models.layers import WINOGRAD_BF16_KERNELS, Conv2d, Linear, MaxPool2d
+from mnist_bench.models.layers import Conv2d, Linear, MaxPool2d, prefers_winograd
 from mnist_bench.models.winograd import winograd_conv2d
 from mnist_bench.placement import keep_freed_memory
 from mnist_bench.records import provenance
@@ -159,7 +159,7 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
     """What is computed, the precision, and the two who compute it."""
     for precision, dtype in DTYPES.items():
         for inputs, outputs, size, k, padding in WINOGRAD:
-            used = dtype is torch.float32 or inputs * outputs <= WINOGRAD_BF16_KERNELS
+            used = prefers_winograd(inputs, outputs, k, 1, dtype)
             what = f"{named('Winograd', used)}: {k}x{k}, {inputs} to {outputs} channels, "
             what += f"from {size} x {size}" + ", padded" * (padding == "same")
             yield what, precision, winograd((inputs, outputs, size, k, padding), dtype)

@@ -48,27 +48,17 @@ class Conv2d(nn.Conv2d):
             return super().forward(input)
         if self.padding == "same" and input.shape[2:] == (1, 1):
             return self._centre(input)
-        if self._prefers_winograd(input):
+        sizes = (self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0])
+        is_fp32 = self.weight.dtype is torch.float32
+        if is_fp32 and prefers_winograd(*sizes, _autocast_dtype(input)):
             return self._winograd(input)
         if self.padding == "same":
             return super().forward(input)
-        if prefers_fourier(
-            self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0]
-        ):
+        if prefers_fourier(*sizes):
             return self._fourier(input)
         apart = self.stride == self.kernel_size
         output: Tensor = self._blocks(input) if apart else super().forward(input)
         return _from_pixel_major(_to_pixel_major(output)) if self.pixel_major else output
-
-    def _prefers_winograd(self, input: Tensor) -> bool:
-        dtype, k = _autocast_dtype(input), self.kernel_size[0]
-        kernels = self.in_channels * self.out_channels
-        return (
-            self.stride == (1, 1)
-            and self.weight.dtype is torch.float32
-            and (dtype is torch.float32 or k > 3 or kernels <= WINOGRAD_BF16_KERNELS)
-            and winograd_serves(self.in_channels, self.out_channels, k, dtype)
-        )
 
     def _winograd(self, input: Tensor) -> Tensor:
         assert self.bias is not None
@@ -114,8 +104,11 @@ class MaxPool2d(nn.MaxPool2d):
     """A max pooling that keeps a pixel-major layout."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if not computes_on_cpu(input):
+            output: Tensor = super().forward(input)
+            return output
         x_HWNC = input.permute(2, 3, 0, 1)
-        if not computes_on_cpu(input) or not x_HWNC.is_contiguous():
+        if not x_HWNC.is_contiguous():
             return self._pool(input)
         images = len(input)
         one_image_1LHW = x_HWNC.flatten(2)[None].permute(0, 3, 1, 2)  # of N * C channels
@@ -123,7 +116,7 @@ class MaxPool2d(nn.MaxPool2d):
         return _from_pixel_major(pooled_PQL.unflatten(2, (images, -1)))
 
     def _pool(self, input: Tensor) -> Tensor:
-        native = computes_on_cpu(input) and self.kernel_size == 2 and pooling.serves(input)
+        native = self.kernel_size == 2 and pooling.serves(input)
         output: Tensor = pooling.max_pool_2x2(input) if native else super().forward(input)
         return output
 
@@ -159,6 +152,18 @@ def _multiply(x_MK: Tensor, y_LK: Tensor, bias_L: Tensor | None = None) -> Tenso
     assert ONEDNN_LINEAR is not None
     product_ML: Tensor = ONEDNN_LINEAR(x_MK, y_LK, bias_L, "none", [], "")
     return product_ML
+
+
+def prefers_winograd(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int, dtype: torch.dtype
+) -> bool:
+    """For maps of this type."""
+    kernels = in_channels * out_channels
+    return (
+        stride == 1
+        and (dtype is torch.float32 or kernel_size > 3 or kernels <= WINOGRAD_BF16_KERNELS)
+        and winograd_serves(in_channels, out_channels, kernel_size, dtype)
+    )
 
 
 def prefers_fourier(in_channels: int, out_channels: int, kernel_size: int, stride: int) -> bool:

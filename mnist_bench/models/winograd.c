@@ -134,7 +134,14 @@ static block block_at(float *values, size tiles, size channels) {
   return (block){values, channels, tiles * channels + PAD};
 }
 static float *matrix_of(block b, size point) { return b.values + point * b.matrix; }
-static float *row_of(block b, size tile) { return b.values + tile * b.channels; }
+INLINE void load_values(block b, size tile, size channel, vector *values) {
+  const float *first = b.values + tile * b.channels + channel;
+  for (int i = 0; i < AREA; i++) values[i] = load(first + i * b.matrix);
+}
+INLINE void store_values(block b, size tile, size channel, const vector *values) {
+  float *first = b.values + tile * b.channels + channel;
+  for (int i = 0; i < AREA; i++) store(first + i * b.matrix, values[i]);
+}
 
 /* Addresses of length x length pixels of a map, of `outside` where there are none. */
 static void find_pixels(element *map, size height, size width, size channels, size top, size left,
@@ -156,7 +163,7 @@ static void input_to_points(shape s, element *x, element *zeros, size tile, bloc
         vector in[AREA], values[AREA];
         for (int i = 0; i < AREA; i++) in[i] = read(pixels[i] + c);
         to_points(*MAP, POINTS, in, values);
-        for (int i = 0; i < AREA; i++) store(row_of(out, tile) + i * out.matrix + c, values[i]);
+        store_values(out, tile, c, values);
       }
     }
 }
@@ -175,7 +182,7 @@ static void gradient_to_points(shape s, element *grad, element *zeros, size tile
             sum += in[i * POINTS + j] = read(pixels[i * POINTS + j] + k);
         store(bias + k, sum);
         to_points(*GRADIENT, TILE, in, values);
-        for (int i = 0; i < AREA; i++) store(row_of(out, tile) + i * out.matrix + k, values[i]);
+        store_values(out, tile, k, values);
       }
     }
 }
@@ -202,7 +209,7 @@ static void output_from_points(shape s, block in, size tile, const float *bias, 
       find_pixels(y, s.p, s.q, s.k, row, column, TILE, NULL, pixels);
       for (size k = 0; k < s.k; k += LANES) {
         vector values[AREA], out[AREA], constant = load(bias + k);
-        for (int i = 0; i < AREA; i++) values[i] = load(row_of(in, tile) + i * in.matrix + k);
+        load_values(in, tile, k, values);
         from_points(*GRADIENT, TILE, values, out);
         clear_noise(values, out);
         for (int i = 0; i < TILE; i++)
@@ -220,7 +227,7 @@ static void input_gradient_from_points(shape s, block in, size tile, float *sums
     for (size column = -s.padding; column < s.q - s.padding; column += TILE, tile++)
       for (size c = 0; c < s.c; c += LANES) {
         vector values[AREA], out[AREA];
-        for (int i = 0; i < AREA; i++) values[i] = load(row_of(in, tile) + i * in.matrix + c);
+        load_values(in, tile, c, values);
         from_points(*MAP, POINTS, values, out);
         for (int i = 0; i < POINTS; i++)
           for (int j = 0; j < POINTS; j++) {
@@ -299,7 +306,7 @@ static void *allocate(size bytes) {
 }
 
 #define FOR(i, range) for (size i = (range).begin; i < (range).end; i++)
-#define MEET _Pragma("omp barrier")
+#define MEET if (together) { _Pragma("omp barrier") }
 
 /* y = x * kernels + bias; kernels are (AREA, c, k). */
 void forward(size threads, size together, shape s, element *x, const float *kernels,
@@ -321,11 +328,11 @@ void forward(size threads, size together, shape s, element *x, const float *kern
       range mine = share(count, part, parts);
       FOR(i, mine)
         input_to_points(s, x + (first + i) * s.h * s.w * s.c, zeros, i * per_image, input);
-      if (together) { MEET }
+      MEET
       FOR(i, points)
         multiply(count * per_image, s.c, s.k, matrix_of(input, i), kernels + i * s.c * s.k,
                  matrix_of(output, i));
-      if (together) { MEET }
+      MEET
       FOR(i, mine)
         output_from_points(s, output, i * per_image, bias, y + (first + i) * s.p * s.q * s.k);
     }
@@ -360,7 +367,7 @@ void backward(size threads, size together, shape s, element *x, element *grad_y,
         gradient_to_points(s, grad_y + (first + i) * s.p * s.q * s.k, zeros, i * per_image, gradient,
                            grad_bias + me * s.k);
       }
-      if (together) { MEET }
+      MEET
       FOR(i, points) {
         multiply_transposed(s.c, count * per_image, s.k, matrix_of(input, i), matrix_of(gradient, i),
                             own_kernels + i * s.c * s.k);
@@ -368,12 +375,12 @@ void backward(size threads, size together, shape s, element *x, element *grad_y,
           multiply(count * per_image, s.k, s.c, matrix_of(gradient, i), kernels + i * s.c * s.k,
                    matrix_of(input, i));
       }
-      if (together) { MEET }
+      MEET
       if (grad_x)
         FOR(i, mine)
           input_gradient_from_points(s, input, i * per_image, sums + me * map,
                                      grad_x + (first + i) * map);
-      if (together) { MEET }
+      MEET
     }
   }
   free(inputs), free(gradients), free(sums), free(zeros);
