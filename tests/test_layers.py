@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mnist_bench.data.images import Images
 from mnist_bench.models.fourier import fourier_conv2d
-from mnist_bench.models.layers import Conv2d, Linear, MaxPool2d
+from mnist_bench.models.layers import Conv2d, Features, Linear, MaxPool2d
 
 # Channels in and out, size of the map, size of the kernel: those of the published networks, and
 # others that are odd, as small as the kernel, or have a kernel of one.
@@ -168,6 +168,43 @@ def test_a_pooling_is_pytorchs_in_every_layout(
     pooled.backward(grad)
     expected.backward(grad)
     assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Conv2d(1, 32, 3, 1, "valid", False), nn.ReLU(), Conv2d(32, 32, 3, 1, "same", False)],
+        [Conv2d(1, 32, 5, 1, "valid", True), MaxPool2d(2), nn.ReLU()],
+        [Conv2d(1, 8, 3, 1, "valid", False), MaxPool2d(2), nn.ReLU()],
+        [Conv2d(1, 32, 3, 1, "same", False), nn.BatchNorm2d(32), MaxPool2d(2), nn.ReLU()],
+        [nn.ZeroPad2d(-3), Conv2d(1, 32, 6, 2, "valid", False), MaxPool2d(2)],
+    ],
+)
+def test_layers_computed_together_are_the_layers(
+    images: Images, layers: list[nn.Module], precision: torch.dtype
+) -> None:
+    """What hooks see is what there is without them, and what PyTorch's own layers compute."""
+    x = images.test_images[:8, None] / 255
+    together, seen = Features(*layers), []
+
+    def results() -> list[Tensor]:
+        with torch.autocast("cpu", precision, enabled=precision is torch.bfloat16):
+            output = together(x)
+        grads = torch.autograd.grad(output.float().square().sum(), list(together.parameters()))
+        return [output, *grads]
+
+    found = results()
+    hooks = [layer.register_forward_hook(lambda *a: seen.append(a[2])) for layer in layers]
+    expected = results()
+    assert len(seen) == len(layers)
+    for hook in hooks:
+        hook.remove()
+    assert torch.equal(seen[-1], found[0])
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative_error(ours, theirs.double()) < (
+            1e-6 if precision is torch.float32 else 1e-2
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

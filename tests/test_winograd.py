@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mnist_bench.data.images import Images
 from mnist_bench.models import native
+from mnist_bench.models.epilogue import Epilogue
 from mnist_bench.models.winograd import TILES, matrices, winograd_conv2d, winograd_serves
 
 available = pytest.mark.skipif(
@@ -123,6 +124,30 @@ def test_it_is_nearer_to_the_exact_sum_than_pytorch_in_bfloat16(shape: tuple[int
     for found, theirs, expected in zip(ours, direct, exact, strict=True):
         assert relative_error(found, expected) < 3e-3
         assert relative_error(found, expected) < relative_error(theirs, expected)
+
+
+@available
+@pytest.mark.parametrize("epilogue", [Epilogue(p, r) for p in (False, True) for r in (False, True)])
+@pytest.mark.parametrize("dtype", native.ELEMENTS)
+@pytest.mark.parametrize("shape", [SHAPES[2], SHAPES[4], SHAPES[5], SHAPES[8]])
+def test_what_follows_is_what_pytorch_makes_of_it(
+    shape: tuple[int, ...], dtype: torch.dtype, epilogue: Epilogue
+) -> None:
+    """To the bit. Some of these maps are odd, and some are computed by all threads together."""
+    torch.manual_seed(0)
+    images, inputs, outputs, height, width, k, padding = shape
+    x = (torch.randn(images, inputs, height, width) + 0.3).relu().to(dtype)
+    x[:, :, : height // 2] = 0  # where all outputs are equal
+    sources = x.requires_grad_(), torch.randn(outputs, inputs, k, k), torch.randn(outputs)
+    sources = tuple(t.requires_grad_() for t in sources)
+    ours = winograd_conv2d(*sources, padding, epilogue)
+    theirs = winograd_conv2d(*sources, padding)
+    theirs = F.max_pool2d(theirs, 2) if epilogue.pool else theirs
+    theirs = F.relu(theirs) if epilogue.relu else theirs
+    assert torch.equal(ours, theirs)
+    grad = torch.randn(ours.shape).to(dtype)
+    found, expected = (torch.autograd.grad(y, sources, grad) for y in (ours, theirs))
+    assert all(map(torch.equal, found, expected))
 
 
 @available

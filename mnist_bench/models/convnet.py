@@ -12,7 +12,7 @@ from mnist_bench.config import ModelConfig, Padding
 from mnist_bench.errors import ConfigError
 from mnist_bench.models.dropout import Dropout
 from mnist_bench.models.initializers import initialise
-from mnist_bench.models.layers import Conv2d, Linear, MaxPool2d, prefers_fourier
+from mnist_bench.models.layers import Conv2d, Features, Linear, MaxPool2d, prefers_fourier
 
 IMAGE_SIZE = 28
 POOL_SIZE = 2
@@ -112,7 +112,7 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
         # Behind the pooling, as the two commute and a quarter is left to do.
         layers[f"relu{i}"] = nn.ReLU()
         in_channels = out_channels
-    return nn.Sequential(layers), in_channels * size * size
+    return Features(layers), in_channels * size * size
 
 
 def _classifier(config: ModelConfig, in_features: int, num_classes: int) -> nn.Sequential:

@@ -5,6 +5,8 @@ columns. Tensors are (N, C, H, W) as in PyTorch, but some are *pixel-major*: (H,
 where a pixel of the whole batch is one row.
 """
 
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnist_bench.models import pooling
+from mnist_bench.models.direct import direct_conv2d, direct_serves
+from mnist_bench.models.epilogue import Epilogue
 from mnist_bench.models.fourier import fourier_conv2d
 from mnist_bench.models.winograd import winograd_conv2d, winograd_serves
 
@@ -24,11 +28,11 @@ ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution by the fastest of several ways, on a CPU: Winograd's products, the frequency
-    domain, one product of matrices, PyTorch's own.
+    """A convolution by the fastest of several ways, on a CPU: the direct sum, Winograd's products,
+    the frequency domain, one product of matrices, PyTorch's own.
 
     The function is the same up to rounding. `pixel_major` says that the next layer wants its input
-    in that layout; it is changed here, so that the ReLU between has one layout both ways.
+    in that layout.
     """
 
     def __init__(
@@ -43,27 +47,39 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding)
         self.pixel_major = pixel_major
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, behind: Sequence[nn.Module] = ()) -> Tensor:
+        """`behind` is computed too: nothing, a `MaxPool2d` of 2, a ReLU or both in this order."""
         if not computes_on_cpu(input):
-            return super().forward(input)
+            return _through(behind, super().forward(input))
         if self.padding == "same" and input.shape[2:] == (1, 1):
-            return self._centre(input)
-        sizes = (self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0])
+            return _through(behind, self._centre(input))
+        assert self.bias is not None and isinstance(self.padding, str)
+        k, stride, dtype = self.kernel_size[0], self.stride[0], _autocast_dtype(input)
+        pool, relu = (any(isinstance(layer, kind) for layer in behind) for kind in EPILOGUES)
+        epilogue = Epilogue(pool, relu)
+        if direct_serves(input, self.weight, dtype, stride, self.padding):
+            settings = dtype, stride, self.padding, epilogue
+            return self._laid_out(direct_conv2d(input, self.weight, self.bias, *settings))
         is_fp32 = self.weight.dtype is torch.float32
-        if is_fp32 and prefers_winograd(*sizes, _autocast_dtype(input)):
-            return self._winograd(input)
+        if is_fp32 and prefers_winograd(self.in_channels, self.out_channels, k, stride, dtype):
+            padding = k // 2 if self.padding == "same" else 0
+            return winograd_conv2d(input.to(dtype), self.weight, self.bias, padding, epilogue)
+        return _through(behind, self._convolve(input))
+
+    def _convolve(self, input: Tensor) -> Tensor:
         if self.padding == "same":
             return super().forward(input)
-        if prefers_fourier(*sizes):
+        if prefers_fourier(
+            self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0]
+        ):
             return self._fourier(input)
         apart = self.stride == self.kernel_size
         output: Tensor = self._blocks(input) if apart else super().forward(input)
-        return _from_pixel_major(_to_pixel_major(output)) if self.pixel_major else output
+        return self._laid_out(output)
 
-    def _winograd(self, input: Tensor) -> Tensor:
-        assert self.bias is not None
-        padding = self.kernel_size[0] // 2 if self.padding == "same" else 0
-        return winograd_conv2d(input.to(_autocast_dtype(input)), self.weight, self.bias, padding)
+    def _laid_out(self, output: Tensor) -> Tensor:
+        """Changed here, so that a ReLU behind has one layout both ways."""
+        return _from_pixel_major(_to_pixel_major(output)) if self.pixel_major else output
 
     def _fourier(self, input: Tensor) -> Tensor:
         assert self.bias is not None
@@ -85,6 +101,12 @@ class Conv2d(nn.Conv2d):
         blocks_NPQL = x_NPhQwI.transpose(2, 3).flatten(3)
         kernels_OL = self.weight.permute(0, 2, 3, 1).flatten(1)
         return F.linear(blocks_NPQL, kernels_OL, self.bias).permute(0, 3, 1, 2)
+
+
+def _through(layers: Iterable[nn.Module], maps: Tensor) -> Tensor:
+    for layer in layers:
+        maps = layer(maps)
+    return maps
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype:
@@ -119,6 +141,33 @@ class MaxPool2d(nn.MaxPool2d):
         native = self.kernel_size == 2 and pooling.serves(input)
         output: Tensor = pooling.max_pool_2x2(input) if native else super().forward(input)
         return output
+
+
+# What a convolution computes with it, in this order.
+EPILOGUES = (MaxPool2d, nn.ReLU)
+
+
+class Features(nn.Sequential):
+    """Layers one after the other; a convolution computes the pooling and the ReLU behind it.
+
+    If a layer has hooks, all are computed one by one, so that each sees its input and output.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if any(layer._forward_hooks or layer._forward_pre_hooks for layer in self):
+            output: Tensor = super().forward(input)
+            return output
+        maps, layers = input, deque(self)
+        while layers:
+            layer = layers.popleft()
+            if isinstance(layer, Conv2d):
+                behind = [
+                    layers.popleft() for kind in EPILOGUES if layers and isinstance(layers[0], kind)
+                ]
+                maps = layer(maps, behind)
+            else:
+                maps = layer(maps)
+        return maps
 
 
 class Linear(nn.Linear):

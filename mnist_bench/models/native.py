@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).parent
+HEADERS = ("vectors.h", "epilogue.h")
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = [
     *("-std=gnu11", "-O3", "-march=x86-64-v4", "-fno-signed-zeros", "-fno-trapping-math"),
@@ -49,7 +50,7 @@ def library(name: str, dtype: torch.dtype, constants: str = "") -> ctypes.CDLL |
     command = compiler()
     if command is None or dtype not in ELEMENTS:
         return None
-    files = (FOLDER / "vectors.h", FOLDER / f"{name}.c")
+    files = [FOLDER / file for file in (*HEADERS, f"{name}.c")]
     source = "\n".join([f"#define {ELEMENTS[dtype]}", constants, *(f.read_text() for f in files)])
     key = hashlib.sha256("\n".join([*FLAGS, source]).encode()).hexdigest()[:16]
     path = _cache() / f"{name}-{key}.so"

@@ -11,12 +11,13 @@
 
 #include <omp.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { AREA = POINTS * POINTS, PAIRS = (POINTS - 1) / 2, ROWS = 6, PANEL = 64, PAD = 16 };
 
-/* A convolution of n maps (h, w, c) into (p, q, k), with zeros around on either side. */
-typedef struct { size n, h, w, c, p, q, k, padding; } shape;
+/* A convolution of n maps (h, w, c) into (p, q, k), with zeros around on either side, and what follows. */
+typedef struct { size n, h, w, c, p, q, k, padding, pool, relu; } shape;
+
+static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.pool, s.relu}; }
 
 /* ---- Polynomials at points: a matrix or its transpose, along one axis and along both ---------- */
 
@@ -305,21 +306,28 @@ static void *allocate(size bytes) {
   return memory;
 }
 
+/* For each thread the map of an image, or its gradient. */
+static element *allocate_maps(size threads, shape s) {
+  return allocate(threads * s.p * s.q * s.k * sizeof(element));
+}
+
 #define FOR(i, range) for (size i = (range).begin; i < (range).end; i++)
 #define MEET if (together) { _Pragma("omp barrier") }
 
-/* y = x * kernels + bias; kernels are (AREA, c, k). */
+/* From x, kernels (AREA, c, k) and biases, y and the choice of a pooling. */
 void forward(size threads, size together, shape s, element *x, const float *kernels,
-             const float *bias, element *y) {
+             const float *bias, element *y, uint8_t *choice) {
+  epilogue e = epilogue_of(s);
   size per_image = tiles_per_image(s), images = images_per_block(s, together);
   size tiles = images * per_image + ROWS, blocks = together ? 1 : threads;
   float *inputs = allocate(blocks * block_floats(tiles, s.c) * sizeof(float));
   float *outputs = allocate(blocks * block_floats(tiles, s.k) * sizeof(float));
-  element *zeros = calloc(s.c, sizeof(element));
+  element *zeros = calloc(s.c, sizeof(element)), *maps = allocate_maps(threads, s);
 #pragma omp parallel num_threads(threads)
   {
     size me = omp_get_thread_num(), all = omp_get_num_threads();
     size own = together ? 0 : me, part = together ? me : 0, parts = together ? all : 1;
+    element *map = maps + me * s.p * s.q * s.k;
     block input = block_at(inputs + own * block_floats(tiles, s.c), tiles, s.c);
     block output = block_at(outputs + own * block_floats(tiles, s.k), tiles, s.k);
     range batch = together ? (range){0, s.n} : share(s.n, me, all), points = share(AREA, part, parts);
@@ -333,28 +341,34 @@ void forward(size threads, size together, shape s, element *x, const float *kern
         multiply(count * per_image, s.c, s.k, matrix_of(input, i), kernels + i * s.c * s.k,
                  matrix_of(output, i));
       MEET
-      FOR(i, mine)
-        output_from_points(s, output, i * per_image, bias, y + (first + i) * s.p * s.q * s.k);
+      FOR(i, mine) {
+        size at = (first + i) * epilogue_size(e);
+        output_from_points(s, output, i * per_image, bias, map);
+        finish(e, map, y + at, choice + at);
+      }
     }
   }
-  free(inputs), free(outputs), free(zeros);
+  free(inputs), free(outputs), free(zeros), free(maps);
 }
 
 /* From the gradient of y, that of x (unless grad_x is NULL), of the kernels at the points and of the
    bias; the last is (threads, k), that of the kernels (AREA, c, k), or a stack of these for each
    thread unless `together`; all are zeros before. kernels are (AREA, k, c). */
-void backward(size threads, size together, shape s, element *x, element *grad_y,
-              const float *kernels, element *grad_x, float *grad_kernels, float *grad_bias) {
+void backward(size threads, size together, shape s, element *x, const element *grad_y,
+              const element *y, const uint8_t *choice, const float *kernels, element *grad_x,
+              float *grad_kernels, float *grad_bias) {
+  epilogue e = epilogue_of(s);
   size per_image = tiles_per_image(s), images = images_per_block(s, together);
   size tiles = images * per_image + ROWS, blocks = together ? 1 : threads, map = s.h * s.w * s.c;
   float *inputs = allocate(blocks * block_floats(tiles, s.c) * sizeof(float));
   float *gradients = allocate(blocks * block_floats(tiles, s.k) * sizeof(float));
   float *sums = allocate(threads * map * sizeof(float));
-  element *zeros = calloc(s.c + s.k, sizeof(element));
+  element *zeros = calloc(s.c + s.k, sizeof(element)), *maps = allocate_maps(threads, s);
 #pragma omp parallel num_threads(threads)
   {
     size me = omp_get_thread_num(), all = omp_get_num_threads();
     size own = together ? 0 : me, part = together ? me : 0, parts = together ? all : 1;
+    element *grad = maps + me * s.p * s.q * s.k;
     block input = block_at(inputs + own * block_floats(tiles, s.c), tiles, s.c);
     block gradient = block_at(gradients + own * block_floats(tiles, s.k), tiles, s.k);
     float *own_kernels = grad_kernels + own * AREA * s.c * s.k;
@@ -364,8 +378,9 @@ void backward(size threads, size together, shape s, element *x, element *grad_y,
       range mine = share(count, part, parts);
       FOR(i, mine) {
         input_to_points(s, x + (first + i) * map, zeros, i * per_image, input);
-        gradient_to_points(s, grad_y + (first + i) * s.p * s.q * s.k, zeros, i * per_image, gradient,
-                           grad_bias + me * s.k);
+        size at = (first + i) * epilogue_size(e);
+        unfinish(e, grad_y + at, y + at, choice + at, grad);
+        gradient_to_points(s, grad, zeros, i * per_image, gradient, grad_bias + me * s.k);
       }
       MEET
       FOR(i, points) {
@@ -383,5 +398,5 @@ void backward(size threads, size together, shape s, element *x, element *grad_y,
       MEET
     }
   }
-  free(inputs), free(gradients), free(sums), free(zeros);
+  free(inputs), free(gradients), free(sums), free(zeros), free(maps);
 }

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mnist_bench.models import native
+from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue
 
 CHANNELS = 32  # they come in multiples of this
 # From so many kernels on, they do not stay in the cache, and all threads share blocks of so many
@@ -79,7 +80,10 @@ def matrices(kernel_size: int, tile_size: int, points: tuple[float, ...]) -> Mat
 class Shape(ctypes.Structure):
     """`shape` of winograd.c."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("n", "h", "w", "c", "p", "q", "k", "padding")]
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("n", "h", "w", "c", "p", "q", "k", "padding", "pool", "relu")
+    ]
 
 
 def winograd_serves(
@@ -90,32 +94,40 @@ def winograd_serves(
     return divisible and (kernel_size, dtype) in TILES and _library(kernel_size, dtype) is not None
 
 
-def winograd_conv2d(x_NIHW: Tensor, weight_OIkk: Tensor, bias_O: Tensor, padding: int) -> Tensor:
-    """What `F.conv2d` computes, (N, O, P, Q), for a layer that `winograd_serves` allows.
+def winograd_conv2d(
+    x_NIHW: Tensor,
+    weight_OIkk: Tensor,
+    bias_O: Tensor,
+    padding: int,
+    epilogue: Epilogue = NO_EPILOGUE,
+) -> Tensor:
+    """What `F.conv2d` and the epilogue compute, for a layer that `winograd_serves` allows.
 
     Maps are float32 or bfloat16, and channels_last; kernels are float32. Sums are in float32
     whatever the maps are.
     """
-    output: Tensor = _Winograd.apply(x_NIHW, weight_OIkk, bias_O, padding)
+    output: Tensor = _Winograd.apply(x_NIHW, weight_OIkk, bias_O, padding, epilogue)
     return output
 
 
 class _Winograd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: int, epilogue: Epilogue
+    ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(x, weight)
-        ctx.shape = shape = _shape(x, weight, padding)
+        ctx.shape = shape = _shape(x, weight, padding, epilogue)
         library = _library(weight.shape[-1], x.dtype)
         kernels_TTIO = _kernels_to_points(library, x.dtype, weight.transpose(0, 1))
-        y = x.new_empty(shape.n, shape.p, shape.q, shape.k).permute(0, 3, 1, 2)
+        y, choice = epilogue.outputs((shape.n, shape.p, shape.q, shape.k), x.dtype)
         threads, together = torch.get_num_threads(), _together(weight)
-        native.call(library, "forward", threads, together, shape, x, kernels_TTIO, bias, y)
+        native.call(library, "forward", threads, together, shape, x, kernels_TTIO, bias, y, choice)
+        ctx.save_for_backward(x, weight, y if epilogue.relu and not epilogue.pool else None, choice)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+        x, weight, y, choice = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         library = _library(weight.shape[-1], x.dtype)
         threads, together = torch.get_num_threads(), _together(weight)
@@ -123,17 +135,15 @@ class _Winograd(torch.autograd.Function):
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         grads_DTTIO = torch.zeros(1 if together else threads, *kernels_TTOI.mT.shape)
         grads_DO = torch.zeros(threads, len(weight))
-        results = grad_x, grads_DTTIO, grads_DO
-        native.call(
-            *(library, "backward", threads, together, ctx.shape, x, grad, kernels_TTOI), *results
-        )
+        inputs, results = (x, grad, y, choice, kernels_TTOI), (grad_x, grads_DTTIO, grads_DO)
+        native.call(library, "backward", threads, together, ctx.shape, *inputs, *results)
         grad_weight = torch.empty_like(weight)
         grad_IOkk = grad_weight.transpose(0, 1)
         sizes = (*grads_DTTIO.shape[:1], *grad_IOkk.shape[:2])
         native.call(
             library, "kernels_from_points", *sizes, grads_DTTIO, _steps(grad_IOkk), grad_IOkk
         )
-        return grad_x, grad_weight, grads_DO.sum(0), None
+        return grad_x, grad_weight, grads_DO.sum(0), None, None
 
 
 def _together(weight: Tensor) -> bool:
@@ -141,11 +151,11 @@ def _together(weight: Tensor) -> bool:
     return weight.shape[0] * weight.shape[1] >= LARGE
 
 
-def _shape(x: Tensor, weight: Tensor, padding: int) -> Shape:
+def _shape(x: Tensor, weight: Tensor, padding: int, epilogue: Epilogue) -> Shape:
     images, inputs, height, width = x.shape
     outputs, _, k, _ = weight.shape
     rows, columns = height + 2 * padding - k + 1, width + 2 * padding - k + 1
-    return Shape(images, height, width, inputs, rows, columns, outputs, padding)
+    return Shape(images, height, width, inputs, rows, columns, outputs, padding, *epilogue)
 
 
 def _kernels_to_points(

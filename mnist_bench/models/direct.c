@@ -1,0 +1,125 @@
+/* The direct sum for images of one channel: see direct.py, which writes a line before these: the sizes
+   KERNEL, STRIDE and PIXELS, outputs of a row that are computed together.
+
+   Kernels are a matrix (TAPS, k) with the biases as one more row, and k is a multiple of 32. */
+
+#include <omp.h>
+#include <stdlib.h>
+
+enum { TAPS = KERNEL * KERNEL, VECTORS = 2, CHANNELS = VECTORS * LANES };
+
+/* n images (h, w), with so many zeros above and to the left, into maps (p, q, k), and what follows. */
+typedef struct { size n, h, w, p, q, k, padding, pool, relu; } shape;
+
+static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.pool, s.relu}; }
+
+/* An image between zeros, on the right so many that its outputs are a multiple of PIXELS. */
+static size padded_width(shape s) { return (s.q + PIXELS - 1) / PIXELS * PIXELS * STRIDE + KERNEL; }
+static size padded_area(shape s) { return (s.p * STRIDE + KERNEL) * padded_width(s); }
+static void fill_padded(shape s, const float *x, float *padded) {
+  padded += s.padding * padded_width(s) + s.padding;
+  for (size row = 0; row < s.h; row++)
+    memcpy(padded + row * padded_width(s), x + row * s.w, s.w * sizeof(float));
+}
+
+static void *allocate(size bytes) {
+  void *memory = calloc(bytes, 1);
+  if (!memory) abort();
+  return memory;
+}
+
+/* PIXELS outputs of a row, CHANNELS of each; `count` of them are written. */
+INLINE void convolve(shape s, const float *x, const float *kernels, size count, element *y) {
+  vector sum[PIXELS][VECTORS];
+  UNROLL for (int i = 0; i < PIXELS; i++)
+    UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] = load(kernels + TAPS * s.k + v * LANES);
+  for (int row = 0; row < KERNEL; row++, x += padded_width(s))
+    for (int column = 0; column < KERNEL; column++, kernels += s.k) {
+      vector weights[VECTORS];
+      UNROLL for (int v = 0; v < VECTORS; v++) weights[v] = load(kernels + v * LANES);
+      UNROLL for (int i = 0; i < PIXELS; i++)
+        UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] += x[column + i * STRIDE] * weights[v];
+    }
+  UNROLL for (int i = 0; i < PIXELS; i++)
+    UNROLL for (int v = 0; v < VECTORS; v++)
+      if (i < count) write(y + i * s.k + v * LANES, sum[i][v]);
+}
+
+/* y, and the choice of a pooling. */
+void forward(size threads, shape s, const float *x, const float *kernels, element *y,
+             uint8_t *choice) {
+  epilogue e = epilogue_of(s);
+  float *images = allocate(threads * padded_area(s) * sizeof(float));
+  element *maps = allocate(threads * s.p * s.q * s.k * sizeof(element));
+#pragma omp parallel num_threads(threads)
+  {
+    float *image = images + omp_get_thread_num() * padded_area(s);
+    element *map = maps + omp_get_thread_num() * s.p * s.q * s.k;
+#pragma omp for
+    for (size n = 0; n < s.n; n++) {
+      fill_padded(s, x + n * s.h * s.w, image);
+      for (size row = 0; row < s.p; row++)
+        for (size column = 0; column < s.q; column += PIXELS)
+          for (size k = 0; k < s.k; k += CHANNELS)
+            convolve(s, image + (row * padded_width(s) + column) * STRIDE, kernels + k,
+                     s.q - column, map + (row * s.q + column) * s.k + k);
+      finish(e, map, y + n * epilogue_size(e), choice + n * epilogue_size(e));
+    }
+  }
+  free(images), free(maps);
+}
+
+/* To the gradient of kernels and biases, what a row of outputs adds, CHANNELS of each. */
+INLINE void add_gradient(shape s, const float *x, const element *grad, float *sums) {
+  vector bias[VECTORS] = {0};
+  for (size i = 0; i < s.q; i++)
+    UNROLL for (int v = 0; v < VECTORS; v++) bias[v] += read(grad + i * s.k + v * LANES);
+  UNROLL for (int v = 0; v < VECTORS; v++) {
+    float *to = sums + TAPS * s.k + v * LANES;
+    store(to, load(to) + bias[v]);
+  }
+  for (int row = 0; row < KERNEL; row++, x += padded_width(s)) {
+    vector sum[KERNEL][VECTORS];
+    UNROLL for (int tap = 0; tap < KERNEL; tap++)
+      UNROLL for (int v = 0; v < VECTORS; v++) sum[tap][v] = (vector){0};
+    for (size i = 0; i < s.q; i++)
+      UNROLL for (int v = 0; v < VECTORS; v++) {
+        vector g = read(grad + i * s.k + v * LANES);
+        UNROLL for (int tap = 0; tap < KERNEL; tap++) sum[tap][v] += x[i * STRIDE + tap] * g;
+      }
+    UNROLL for (int tap = 0; tap < KERNEL; tap++)
+      UNROLL for (int v = 0; v < VECTORS; v++) {
+        float *to = sums + (row * KERNEL + tap) * s.k + v * LANES;
+        store(to, load(to) + sum[tap][v]);
+      }
+  }
+}
+
+/* From the gradient of y that of kernels and biases, (TAPS + 1, k) for each thread, zeros before. */
+void backward(size threads, shape s, const float *x, const element *grad_y, const element *y,
+              const uint8_t *choice, float *grads) {
+  epilogue e = epilogue_of(s);
+  size all = (TAPS + 1) * s.k;
+  float *images = allocate(threads * padded_area(s) * sizeof(float));
+  float *sums_of_image = allocate(threads * all * sizeof(float)); /* which rounds less */
+  element *maps = allocate(threads * s.p * s.q * s.k * sizeof(element));
+#pragma omp parallel num_threads(threads)
+  {
+    size me = omp_get_thread_num();
+    float *image = images + me * padded_area(s), *sums = sums_of_image + me * all;
+    element *grad = maps + me * s.p * s.q * s.k;
+#pragma omp for
+    for (size n = 0; n < s.n; n++) {
+      fill_padded(s, x + n * s.h * s.w, image);
+      size at = n * epilogue_size(e);
+      unfinish(e, grad_y + at, y + at, choice + at, grad);
+      memset(sums, 0, all * sizeof(float));
+      for (size row = 0; row < s.p; row++)
+        for (size k = 0; k < s.k; k += CHANNELS)
+          add_gradient(s, image + row * STRIDE * padded_width(s), grad + row * s.q * s.k + k, sums + k);
+      for (size i = 0; i < all; i += LANES)
+        store(grads + me * all + i, load(grads + me * all + i) + load(sums + i));
+    }
+  }
+  free(images), free(sums_of_image), free(maps);
+}

@@ -1,0 +1,116 @@
+"""The convolution of images of one channel, on a CPU with AVX-512, by `direct.c`.
+
+A direct sum, and with it the pooling and the ReLU behind, so that the map between them stays in the
+processor's cache.
+
+N images, H rows, W columns, O output channels, P rows and Q columns of the map, k of a kernel, D
+threads.
+"""
+
+import ctypes
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mnist_bench.models import native
+from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue
+
+CHANNELS = 32  # outputs come in multiples of this
+PIXELS = 14  # of a row, at most, whose sums are in registers at once
+
+
+class Shape(ctypes.Structure):
+    """`shape` of direct.c."""
+
+    _fields_ = [
+        (name, ctypes.c_int64) for name in ("n", "h", "w", "p", "q", "k", "padding", "pool", "relu")
+    ]
+
+
+def direct_serves(
+    x_N1HW: Tensor, weight_O1kk: Tensor, dtype: torch.dtype, stride: int, padding: str
+) -> bool:
+    """Whether `direct_conv2d` computes this on this machine. Images get no gradient."""
+    outputs, inputs, k, _ = weight_O1kk.shape
+    rows, columns = (_length(size, k, stride, padding) for size in x_N1HW.shape[2:])
+    return (
+        inputs == 1
+        and outputs % CHANNELS == 0
+        and x_N1HW.dtype is weight_O1kk.dtype is torch.float32
+        and not x_N1HW.requires_grad
+        and min(rows, columns) > 0
+        and _library(dtype, k, stride, columns) is not None
+    )
+
+
+def direct_conv2d(
+    x_N1HW: Tensor,
+    weight_O1kk: Tensor,
+    bias_O: Tensor,
+    dtype: torch.dtype,
+    stride: int,
+    padding: str,
+    epilogue: Epilogue = NO_EPILOGUE,
+) -> Tensor:
+    """What `F.conv2d` and the epilogue compute, in channels_last, for what `direct_serves` allows.
+
+    Sums are in float32 whatever the `dtype` of the output is.
+    """
+    settings = (dtype, stride, padding, epilogue)
+    output: Tensor = _Direct.apply(x_N1HW, weight_O1kk, bias_O, *settings)
+    return output
+
+
+class _Direct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        dtype: torch.dtype,
+        stride: int,
+        padding: str,
+        epilogue: Epilogue,
+    ) -> Tensor:
+        x = x.contiguous()
+        images, _, height, width = x.shape
+        outputs, _, k, _ = weight.shape
+        rows, columns = (_length(size, k, stride, padding) for size in (height, width))
+        y, choice = epilogue.outputs((images, rows, columns, outputs), dtype)
+        before = (k - 1) // 2 if padding == "same" else 0
+        sizes = (images, height, width, rows, columns, outputs, before)
+        ctx.shape = Shape(*sizes, *epilogue)
+        ctx.library = _library(dtype, k, stride, columns)
+        ctx.save_for_backward(x, weight, y if epilogue.relu and not epilogue.pool else None, choice)
+        kernels = torch.cat([weight.flatten(1).t(), bias[None]])
+        native.call(
+            *(ctx.library, "forward", torch.get_num_threads(), ctx.shape, x, kernels, y, choice)
+        )
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, y, choice = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        threads, outputs = torch.get_num_threads(), len(weight)
+        grads_DTO = torch.zeros(threads, weight[0].numel() + 1, outputs)
+        native.call(ctx.library, "backward", threads, ctx.shape, x, grad, y, choice, grads_DTO)
+        grads_TO = grads_DTO.sum(0)
+        grad_weight = torch.empty_like(weight).copy_(grads_TO[:-1].t().view_as(weight))
+        return None, grad_weight, grads_TO[-1], None, None, None, None
+
+
+def _length(size: int, k: int, stride: int, padding: str) -> int:
+    """Of a row or column of the map."""
+    return size if padding == "same" else (size - k) // stride + 1
+
+
+@cache
+def _library(dtype: torch.dtype, k: int, stride: int, columns: int) -> ctypes.CDLL | None:
+    pixels = math.ceil(columns / math.ceil(columns / PIXELS))
+    sizes = f"enum {{ KERNEL = {k}, STRIDE = {stride}, PIXELS = {pixels} }};"
+    return native.library("direct", dtype, sizes)
