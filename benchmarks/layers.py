@@ -18,7 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.step import ROOT, device_name, file_name_part
+from mnist_bench.models.convnet import IMAGE_SIZE
+from mnist_bench.models.direct import direct_conv2d
 from mnist_bench.models.dropout import Dropout
+from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue
 from mnist_bench.models.fourier import fourier_conv2d
 from mnist_bench.models.layers import Conv2d, Linear, MaxPool2d, prefers_winograd
 from mnist_bench.models.winograd import winograd_conv2d
@@ -29,6 +32,7 @@ from mnist_bench.screen import say
 ROUNDS = 7
 BATCH_SIZE = 128
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+NO_POOLING, POOLING = Epilogue(relu=True), Epilogue(pool=True, relu=True)
 # Channels in and out, size of the map, of the kernel: as in the published networks.
 FOURIER = [(64, 128, 24, 7)]
 FOURIER_NOT_USED = [(64, 128, 26, 5), (32, 64, 24, 5), (64, 128, 26, 3), (32, 64, 26, 3)]
@@ -39,6 +43,10 @@ WINOGRAD = [
     *((64, 64, 28, 3, "same"), (128, 128, 14, 3, "same")),
     *((256, 256, 7, 3, "same"), (512, 512, 3, 3, "same")),
 ]
+# With the pooling and the ReLU behind: outputs of the first convolution and the side of its kernel;
+# a second convolution as above.
+DIRECT = [(32, 3, NO_POOLING), (64, 3, NO_POOLING), (32, 5, POOLING)]
+WINOGRAD_POOLED = [(32, 64, 26, 3, "valid"), (32, 64, 12, 5, "valid")]
 # Kernels that do not overlap: that of the speed record, and one like it.
 APART = [(32, 64, 9, 3), (32, 96, 8, 2)]
 ONE_PIXEL = 512
@@ -102,8 +110,29 @@ def fourier(shape: tuple[int, int, int, int], dtype: torch.dtype) -> tuple[Step,
     )
 
 
+def followed(plain: nn.Conv2d, epilogue: Epilogue) -> nn.Sequential:
+    """By PyTorch's own layers, the pooling first, as that is faster."""
+    return nn.Sequential(plain, *[nn.MaxPool2d(2)] * epilogue.pool, *[nn.ReLU()] * epilogue.relu)
+
+
+def direct(shape: tuple[int, int, Epilogue], dtype: torch.dtype) -> tuple[Step, Step]:
+    outputs, k, epilogue = shape
+    plain = nn.Conv2d(1, outputs, k).to(memory_format=torch.channels_last).to(dtype)
+    weight, bias = (p.float().detach().requires_grad_() for p in plain.parameters())
+    x = torch.rand(BATCH_SIZE, 1, IMAGE_SIZE, IMAGE_SIZE)
+    theirs, x_theirs = followed(plain, epilogue), channels_last(x.to(dtype))
+    grad = channels_last(torch.randn_like(theirs(x_theirs)))
+    return (
+        lambda: direct_conv2d(x, weight, bias, dtype, 1, "valid", epilogue).backward(grad),
+        forward_and_backward(theirs, x_theirs, grad),
+    )
+
+
 def winograd(
-    shape: tuple[int, int, int, int, str], dtype: torch.dtype, batch_size: int = BATCH_SIZE
+    shape: tuple[int, int, int, int, str],
+    dtype: torch.dtype,
+    batch_size: int = BATCH_SIZE,
+    epilogue: Epilogue = NO_EPILOGUE,
 ) -> tuple[Step, Step]:
     """Ours with kernels in fp32, which PyTorch's autocast would round."""
     inputs, outputs, size, k, padding = shape
@@ -112,10 +141,11 @@ def winograd(
     weight, bias = (p.float().detach().requires_grad_() for p in plain.parameters())
     around = k // 2 if padding == "same" else 0
     x = channels_last(torch.rand(batch_size, inputs, size, size).to(dtype)).requires_grad_()
-    grad = channels_last(torch.randn_like(plain(x)))
+    theirs = followed(plain, epilogue)
+    grad = channels_last(torch.randn_like(theirs(x)))
     return (
-        forward_and_backward(lambda x: winograd_conv2d(x, weight, bias, around), x, grad),
-        forward_and_backward(plain, x, grad),
+        forward_and_backward(lambda x: winograd_conv2d(x, weight, bias, around, epilogue), x, grad),
+        forward_and_backward(theirs, x, grad),
     )
 
 
@@ -163,6 +193,15 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
             what = f"{named('Winograd', used)}: {k}x{k}, {inputs} to {outputs} channels, "
             what += f"from {size} x {size}" + ", padded" * (padding == "same")
             yield what, precision, winograd((inputs, outputs, size, k, padding), dtype)
+        for shape in WINOGRAD_POOLED:
+            inputs, outputs, size, k, _ = shape
+            what = f"Winograd, pooling, ReLU: {k}x{k}, {inputs} to {outputs} channels, "
+            what += f"from {size} x {size}"
+            yield what, precision, winograd(shape, dtype, epilogue=POOLING)
+        for outputs, k, epilogue in DIRECT:
+            what = f"direct sum{', pooling' * epilogue.pool}, ReLU: "
+            what += f"{k}x{k}, 1 to {outputs} channels, from {IMAGE_SIZE} x {IMAGE_SIZE}"
+            yield what, precision, direct((outputs, k, epilogue), dtype)
         for used, shapes in ((True, FOURIER), (False, FOURIER_NOT_USED)):
             for inputs, outputs, size, k in shapes:
                 what = f"{named('Fourier', used)}: {k}x{k}, {inputs} to {outputs} channels, "
