@@ -133,7 +133,10 @@ def test_it_is_nearer_to_the_exact_sum_than_pytorch_in_bfloat16(shape: tuple[int
 def test_what_follows_is_what_pytorch_makes_of_it(
     shape: tuple[int, ...], dtype: torch.dtype, epilogue: Epilogue
 ) -> None:
-    """To the bit. Some of these maps are odd, and some are computed by all threads together."""
+    """To the bit, but for a pooling in bfloat16: PyTorch pools what is rounded already.
+
+    Some of these maps are odd, and some are computed by all threads together.
+    """
     torch.manual_seed(0)
     images, inputs, outputs, height, width, k, padding = shape
     x = (torch.randn(images, inputs, height, width) + 0.3).relu().to(dtype)
@@ -141,13 +144,22 @@ def test_what_follows_is_what_pytorch_makes_of_it(
     sources = x.requires_grad_(), torch.randn(outputs, inputs, k, k), torch.randn(outputs)
     sources = tuple(t.requires_grad_() for t in sources)
     ours = winograd_conv2d(*sources, padding, epilogue)
-    theirs = winograd_conv2d(*sources, padding)
-    theirs = F.max_pool2d(theirs, 2) if epilogue.pool else theirs
-    theirs = F.relu(theirs) if epilogue.relu else theirs
+
+    def followed(y: Tensor) -> Tensor:
+        y = F.max_pool2d(y, 2) if epilogue.pool else y
+        return F.relu(y) if epilogue.relu else y
+
+    theirs = followed(winograd_conv2d(*sources, padding))
     assert torch.equal(ours, theirs)
     grad = torch.randn(ours.shape).to(dtype)
-    found, expected = (torch.autograd.grad(y, sources, grad) for y in (ours, theirs))
-    assert all(map(torch.equal, found, expected))
+    found = torch.autograd.grad(ours, sources, grad)
+    if dtype is torch.float32 or not epilogue.pool:
+        assert all(map(torch.equal, found, torch.autograd.grad(theirs, sources, grad)))
+    else:
+        exact = [t.detach().double().requires_grad_() for t in sources]
+        output = followed(F.conv2d(*exact, padding=padding))
+        for a, b in zip(found, torch.autograd.grad(output, exact, grad.double()), strict=True):
+            assert relative_error(a, b) < 0.06  # where two pixels of a window are nearly equal
 
 
 @available

@@ -29,7 +29,7 @@ static void *allocate(size bytes) {
 }
 
 /* PIXELS outputs of a row, CHANNELS of each; `count` of them are written. */
-INLINE void convolve(shape s, const float *x, const float *kernels, size count, element *y) {
+INLINE void convolve(shape s, const float *x, const float *kernels, size count, float *y) {
   vector sum[PIXELS][VECTORS];
   UNROLL for (int i = 0; i < PIXELS; i++)
     UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] = load(kernels + TAPS * s.k + v * LANES);
@@ -42,7 +42,7 @@ INLINE void convolve(shape s, const float *x, const float *kernels, size count, 
     }
   UNROLL for (int i = 0; i < PIXELS; i++)
     UNROLL for (int v = 0; v < VECTORS; v++)
-      if (i < count) write(y + i * s.k + v * LANES, sum[i][v]);
+      if (i < count) store(y + i * s.k + v * LANES, sum[i][v]);
 }
 
 /* y, and the choice of a pooling. */
@@ -50,11 +50,11 @@ void forward(size threads, shape s, const float *x, const float *kernels, elemen
              uint8_t *choice) {
   epilogue e = epilogue_of(s);
   float *images = allocate(threads * padded_area(s) * sizeof(float));
-  element *maps = allocate(threads * s.p * s.q * s.k * sizeof(element));
+  float *maps = allocate(threads * s.p * s.q * s.k * sizeof(float));
 #pragma omp parallel num_threads(threads)
   {
     float *image = images + omp_get_thread_num() * padded_area(s);
-    element *map = maps + omp_get_thread_num() * s.p * s.q * s.k;
+    float *map = maps + omp_get_thread_num() * s.p * s.q * s.k;
 #pragma omp for
     for (size n = 0; n < s.n; n++) {
       fill_padded(s, x + n * s.h * s.w, image);
@@ -70,10 +70,10 @@ void forward(size threads, shape s, const float *x, const float *kernels, elemen
 }
 
 /* To the gradient of kernels and biases, what a row of outputs adds, CHANNELS of each. */
-INLINE void add_gradient(shape s, const float *x, const element *grad, float *sums) {
+INLINE void add_gradient(shape s, const float *x, const float *grad, float *sums) {
   vector bias[VECTORS] = {0};
   for (size i = 0; i < s.q; i++)
-    UNROLL for (int v = 0; v < VECTORS; v++) bias[v] += read(grad + i * s.k + v * LANES);
+    UNROLL for (int v = 0; v < VECTORS; v++) bias[v] += load(grad + i * s.k + v * LANES);
   UNROLL for (int v = 0; v < VECTORS; v++) {
     float *to = sums + TAPS * s.k + v * LANES;
     store(to, load(to) + bias[v]);
@@ -84,7 +84,7 @@ INLINE void add_gradient(shape s, const float *x, const element *grad, float *su
       UNROLL for (int v = 0; v < VECTORS; v++) sum[tap][v] = (vector){0};
     for (size i = 0; i < s.q; i++)
       UNROLL for (int v = 0; v < VECTORS; v++) {
-        vector g = read(grad + i * s.k + v * LANES);
+        vector g = load(grad + i * s.k + v * LANES);
         UNROLL for (int tap = 0; tap < KERNEL; tap++) sum[tap][v] += x[i * STRIDE + tap] * g;
       }
     UNROLL for (int tap = 0; tap < KERNEL; tap++)
@@ -102,12 +102,12 @@ void backward(size threads, shape s, const float *x, const element *grad_y, cons
   size all = (TAPS + 1) * s.k;
   float *images = allocate(threads * padded_area(s) * sizeof(float));
   float *sums_of_image = allocate(threads * all * sizeof(float)); /* which rounds less */
-  element *maps = allocate(threads * s.p * s.q * s.k * sizeof(element));
+  float *maps = allocate(threads * s.p * s.q * s.k * sizeof(float));
 #pragma omp parallel num_threads(threads)
   {
     size me = omp_get_thread_num();
     float *image = images + me * padded_area(s), *sums = sums_of_image + me * all;
-    element *grad = maps + me * s.p * s.q * s.k;
+    float *grad = maps + me * s.p * s.q * s.k;
 #pragma omp for
     for (size n = 0; n < s.n; n++) {
       fill_padded(s, x + n * s.h * s.w, image);

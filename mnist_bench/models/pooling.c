@@ -5,7 +5,7 @@ void forward(size threads, size n, size h, size w, size c, const element *x, ele
 #pragma omp parallel for num_threads(threads)
   for (size row = 0; row < n * (h / 2); row++) {
     size image = row / (h / 2), top = row % (h / 2) * 2, at = row * (w / 2) * c;
-    pool_row(w, c, 0, x + (image * h + top) * w * c, y + at, choice + at);
+    pool_row(w, c, 0, sizeof *x, x + (image * h + top) * w * c, y + at, choice + at);
   }
 }
 
@@ -15,7 +15,7 @@ void backward(size threads, size n, size h, size w, size c, const element *grad_
   for (size row = 0; row < n * h; row++) {
     size image = row / h, pooled = row % h / 2, at = (image * (h / 2) + pooled) * (w / 2) * c;
     element *to = grad_x + row * w * c;
-    if (pooled < h / 2) unpool_row(w, c, row % h % 2, grad_y + at, choice + at, to);
+    if (pooled < h / 2) unpool_row(w, c, row % h % 2, grad_y + at, choice + at, sizeof *to, to);
     else memset(to, 0, w * c * sizeof(element)); /* in no window */
   }
 }

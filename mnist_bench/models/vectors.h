@@ -19,14 +19,12 @@ INLINE vector magnitude(vector x) { return (vector)((bits)x & 0x7fffffff); }
 
 #ifdef FLOAT32
 typedef float element;
-typedef uint32_t element_bits;
 INLINE vector read(const element *from) { return load(from); }
 INLINE void write(element *to, vector x) { store(to, x); }
 #endif
 
 #ifdef BFLOAT16
 typedef uint16_t element; /* the upper half of a float */
-typedef uint16_t element_bits;
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2)));
 INLINE vector read(const element *from) {
   return (vector)(__builtin_convertvector(*(const halves *)from, bits) << 16);
@@ -36,6 +34,3 @@ INLINE void write(element *to, vector x) { /* the nearest, ties to even; NaN sta
   *(halves *)to = __builtin_convertvector(choose(x != x, (bits){0} + 0x7fc0, rounded), halves);
 }
 #endif
-
-/* 16 elements as they are. */
-typedef element_bits raw __attribute__((vector_size(sizeof(element) * LANES), aligned(sizeof(element))));

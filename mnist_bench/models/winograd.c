@@ -144,25 +144,27 @@ INLINE void store_values(block b, size tile, size channel, const vector *values)
   for (int i = 0; i < AREA; i++) store(first + i * b.matrix, values[i]);
 }
 
-/* Addresses of length x length pixels of a map, of `outside` where there are none. */
-static void find_pixels(element *map, size height, size width, size channels, size top, size left,
-                        int length, element *outside, element **pixels) {
+/* Addresses of length x length pixels of a map, of `outside` where there are none. A pixel has so many
+   bytes. */
+static void find_pixels(void *map, size height, size width, size bytes, size top, size left,
+                        int length, void *outside, void **pixels) {
   for (int i = 0; i < length; i++)
     for (int j = 0; j < length; j++) {
       size row = top + i, column = left + j;
       int inside = row >= 0 && row < height && column >= 0 && column < width;
-      pixels[i * POINTS + j] = inside ? map + (row * width + column) * channels : outside;
+      pixels[i * POINTS + j] = inside ? (char *)map + (row * width + column) * bytes : outside;
     }
 }
 
-static void input_to_points(shape s, element *x, element *zeros, size tile, block out) {
+static void input_to_points(shape s, element *x, void *zeros, size tile, block out) {
   for (size row = 0; row < s.p; row += TILE)
     for (size column = 0; column < s.q; column += TILE, tile++) {
-      element *pixels[AREA];
-      find_pixels(x, s.h, s.w, s.c, row - s.padding, column - s.padding, POINTS, zeros, pixels);
+      void *pixels[AREA];
+      find_pixels(x, s.h, s.w, s.c * sizeof *x, row - s.padding, column - s.padding, POINTS, zeros,
+                  pixels);
       for (size c = 0; c < s.c; c += LANES) {
         vector in[AREA], values[AREA];
-        for (int i = 0; i < AREA; i++) in[i] = read(pixels[i] + c);
+        for (int i = 0; i < AREA; i++) in[i] = read((element *)pixels[i] + c);
         to_points(*MAP, POINTS, in, values);
         store_values(out, tile, c, values);
       }
@@ -170,17 +172,17 @@ static void input_to_points(shape s, element *x, element *zeros, size tile, bloc
 }
 
 /* The gradient of the output at the points; `bias` gets its sum. */
-static void gradient_to_points(shape s, element *grad, element *zeros, size tile, block out,
+static void gradient_to_points(shape s, float *grad, float *zeros, size tile, block out,
                                float *bias) {
   for (size row = 0; row < s.p; row += TILE)
     for (size column = 0; column < s.q; column += TILE, tile++) {
-      element *pixels[AREA];
-      find_pixels(grad, s.p, s.q, s.k, row, column, TILE, zeros, pixels);
+      void *pixels[AREA];
+      find_pixels(grad, s.p, s.q, s.k * sizeof *grad, row, column, TILE, zeros, pixels);
       for (size k = 0; k < s.k; k += LANES) {
         vector in[AREA], values[AREA], sum = load(bias + k);
         for (int i = 0; i < TILE; i++)
           for (int j = 0; j < TILE; j++)
-            sum += in[i * POINTS + j] = read(pixels[i * POINTS + j] + k);
+            sum += in[i * POINTS + j] = load((float *)pixels[i * POINTS + j] + k);
         store(bias + k, sum);
         to_points(*GRADIENT, TILE, in, values);
         store_values(out, tile, k, values);
@@ -203,11 +205,11 @@ INLINE void clear_noise(const vector *values, vector *out) {
     }
 }
 
-static void output_from_points(shape s, block in, size tile, const float *bias, element *y) {
+static void output_from_points(shape s, block in, size tile, const float *bias, float *y) {
   for (size row = 0; row < s.p; row += TILE)
     for (size column = 0; column < s.q; column += TILE, tile++) {
-      element *pixels[AREA];
-      find_pixels(y, s.p, s.q, s.k, row, column, TILE, NULL, pixels);
+      void *pixels[AREA];
+      find_pixels(y, s.p, s.q, s.k * sizeof *y, row, column, TILE, NULL, pixels);
       for (size k = 0; k < s.k; k += LANES) {
         vector values[AREA], out[AREA], constant = load(bias + k);
         load_values(in, tile, k, values);
@@ -216,7 +218,7 @@ static void output_from_points(shape s, block in, size tile, const float *bias, 
         for (int i = 0; i < TILE; i++)
           for (int j = 0; j < TILE; j++)
             if (pixels[i * POINTS + j])
-              write(pixels[i * POINTS + j] + k, out[i * POINTS + j] + constant);
+              store((float *)pixels[i * POINTS + j] + k, out[i * POINTS + j] + constant);
       }
     }
 }
@@ -307,8 +309,8 @@ static void *allocate(size bytes) {
 }
 
 /* For each thread the map of an image, or its gradient. */
-static element *allocate_maps(size threads, shape s) {
-  return allocate(threads * s.p * s.q * s.k * sizeof(element));
+static float *allocate_maps(size threads, shape s) {
+  return allocate(threads * s.p * s.q * s.k * sizeof(float));
 }
 
 #define FOR(i, range) for (size i = (range).begin; i < (range).end; i++)
@@ -322,12 +324,13 @@ void forward(size threads, size together, shape s, element *x, const float *kern
   size tiles = images * per_image + ROWS, blocks = together ? 1 : threads;
   float *inputs = allocate(blocks * block_floats(tiles, s.c) * sizeof(float));
   float *outputs = allocate(blocks * block_floats(tiles, s.k) * sizeof(float));
-  element *zeros = calloc(s.c, sizeof(element)), *maps = allocate_maps(threads, s);
+  element *zeros = calloc(s.c, sizeof(element));
+  float *maps = allocate_maps(threads, s);
 #pragma omp parallel num_threads(threads)
   {
     size me = omp_get_thread_num(), all = omp_get_num_threads();
     size own = together ? 0 : me, part = together ? me : 0, parts = together ? all : 1;
-    element *map = maps + me * s.p * s.q * s.k;
+    float *map = maps + me * s.p * s.q * s.k;
     block input = block_at(inputs + own * block_floats(tiles, s.c), tiles, s.c);
     block output = block_at(outputs + own * block_floats(tiles, s.k), tiles, s.k);
     range batch = together ? (range){0, s.n} : share(s.n, me, all), points = share(AREA, part, parts);
@@ -363,12 +366,12 @@ void backward(size threads, size together, shape s, element *x, const element *g
   float *inputs = allocate(blocks * block_floats(tiles, s.c) * sizeof(float));
   float *gradients = allocate(blocks * block_floats(tiles, s.k) * sizeof(float));
   float *sums = allocate(threads * map * sizeof(float));
-  element *zeros = calloc(s.c + s.k, sizeof(element)), *maps = allocate_maps(threads, s);
+  float *zeros = calloc(s.c + s.k, sizeof(float)), *maps = allocate_maps(threads, s);
 #pragma omp parallel num_threads(threads)
   {
     size me = omp_get_thread_num(), all = omp_get_num_threads();
     size own = together ? 0 : me, part = together ? me : 0, parts = together ? all : 1;
-    element *grad = maps + me * s.p * s.q * s.k;
+    float *grad = maps + me * s.p * s.q * s.k;
     block input = block_at(inputs + own * block_floats(tiles, s.c), tiles, s.c);
     block gradient = block_at(gradients + own * block_floats(tiles, s.k), tiles, s.k);
     float *own_kernels = grad_kernels + own * AREA * s.c * s.k;

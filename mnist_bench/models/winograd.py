@@ -41,7 +41,7 @@ class Tile(NamedTuple):
 # For each size of kernel and type of maps. These points err least: for 3 x 3, half as much as the
 # usual 0, ±1, ±2. Larger tiles save products and err more, which the rounding of bfloat16 hides.
 TILES = {
-    (3, torch.float32): Tile(4, (5 / 8, -5 / 8, 3 / 2, -3 / 2, 0), 108),
+    (3, torch.float32): Tile(4, (5 / 8, -5 / 8, 3 / 2, -3 / 2, 0), 36),
     (5, torch.float32): Tile(3, (1 / 4, -1 / 4, 7 / 8, -7 / 8, 7 / 4, -7 / 4), 98),
     (3, torch.bfloat16): Tile(6, (1 / 2, -1 / 2, 1, -1, 2, -2, 0), 48),
     (5, torch.bfloat16): Tile(4, (1 / 2, -1 / 2, 1, -1, 2, -2, 0), 48),
