@@ -4,7 +4,6 @@
    Kernels are a matrix (TAPS, k) with the biases as one more row, and k is a multiple of 32. */
 
 #include <omp.h>
-#include <stdlib.h>
 
 enum { TAPS = KERNEL * KERNEL, VECTORS = 2, CHANNELS = VECTORS * LANES };
 
@@ -17,15 +16,10 @@ static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.pool, 
 static size padded_width(shape s) { return (s.q + PIXELS - 1) / PIXELS * PIXELS * STRIDE + KERNEL; }
 static size padded_area(shape s) { return (s.p * STRIDE + KERNEL) * padded_width(s); }
 static void fill_padded(shape s, const float *x, float *padded) {
+  memset(padded, 0, padded_area(s) * sizeof(float));
   padded += s.padding * padded_width(s) + s.padding;
   for (size row = 0; row < s.h; row++)
     memcpy(padded + row * padded_width(s), x + row * s.w, s.w * sizeof(float));
-}
-
-static void *allocate(size bytes) {
-  void *memory = calloc(bytes, 1);
-  if (!memory) abort();
-  return memory;
 }
 
 /* PIXELS outputs of a row, CHANNELS of each; `count` of them are written. */
@@ -55,7 +49,7 @@ void forward(size threads, shape s, const float *x, const float *kernels, elemen
   {
     float *image = images + omp_get_thread_num() * padded_area(s);
     float *map = maps + omp_get_thread_num() * s.p * s.q * s.k;
-#pragma omp for
+#pragma omp for schedule(static)
     for (size n = 0; n < s.n; n++) {
       fill_padded(s, x + n * s.h * s.w, image);
       for (size row = 0; row < s.p; row++)
@@ -108,7 +102,7 @@ void backward(size threads, shape s, const float *x, const element *grad_y, cons
     size me = omp_get_thread_num();
     float *image = images + me * padded_area(s), *sums = sums_of_image + me * all;
     float *grad = maps + me * s.p * s.q * s.k;
-#pragma omp for
+#pragma omp for schedule(static)
     for (size n = 0; n < s.n; n++) {
       fill_padded(s, x + n * s.h * s.w, image);
       size at = n * epilogue_size(e);

@@ -2,6 +2,8 @@
    FLOAT32 or BFLOAT16. */
 
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum { LANES = 16 };
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -16,6 +18,12 @@ INLINE void store(float *to, vector x) { *(vector *)to = x; }
 /* `yes` where the bits of the mask are set. */
 INLINE bits choose(bits mask, bits yes, bits no) { return (mask & yes) | (~mask & no); }
 INLINE vector magnitude(vector x) { return (vector)((bits)x & 0x7fffffff); }
+
+static inline void *allocate(size bytes) {
+  void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (!memory) abort();
+  return memory;
+}
 
 #ifdef FLOAT32
 typedef float element;

@@ -10,7 +10,6 @@
    to the points, one product of matrices for each of POINTS x POINTS, and back. */
 
 #include <omp.h>
-#include <stdlib.h>
 
 enum { AREA = POINTS * POINTS, PAIRS = (POINTS - 1) / 2, ROWS = 6, PANEL = 64, PAD = 16 };
 
@@ -19,51 +18,39 @@ typedef struct { size n, h, w, c, p, q, k, padding, pool, relu; } shape;
 
 static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.pool, s.relu}; }
 
-/* ---- Polynomials at points: a matrix or its transpose, along one axis and along both ---------- */
+/* ---- Polynomials at points: a matrix or its transpose, along one axis ---------------------------- */
 
 /* The even powers at a and -a are equal, the odd ones opposite. */
-INLINE void to_points_1d(const float *matrix, int length, const vector *in, int step, vector *out) {
+INLINE void to_points(const float *matrix, int length, const vector *in, vector *out, int step) {
   UNROLL for (int i = 0; i < POINTS; i++) {
     if (i < 2 * PAIRS && i % 2 == 1) continue;
     vector even = {0}, odd = {0};
     UNROLL for (int j = 0; j < length; j++) {
       float m = matrix[i * length + j];
-      if (m != 0 && j % 2 == 0) even += m * in[j * step];
-      if (m != 0 && j % 2 == 1) odd += m * in[j * step];
+      if (m != 0 && j % 2 == 0) even += m * in[j];
+      if (m != 0 && j % 2 == 1) odd += m * in[j];
     }
     out[i * step] = even + odd;
     if (i < 2 * PAIRS) out[(i + 1) * step] = even - odd;
   }
 }
 
-INLINE void from_points_1d(const float *matrix, int length, const vector *in, int step, vector *out) {
+INLINE void from_points(const float *matrix, int length, const vector *in, vector *out, int step) {
   UNROLL for (int j = 0; j < length; j++) {
     vector sum = {0};
     UNROLL for (int i = 0; i < POINTS; i++) {
       float m = matrix[i * length + j];
       if (m == 0 || (i < 2 * PAIRS && i % 2 == 1)) continue;
-      if (i >= 2 * PAIRS) sum += m * in[i * step];
-      else if (j % 2 == 0) sum += m * (in[i * step] + in[(i + 1) * step]);
-      else sum += m * (in[i * step] - in[(i + 1) * step]);
+      if (i >= 2 * PAIRS) sum += m * in[i];
+      else if (j % 2 == 0) sum += m * (in[i] + in[i + 1]);
+      else sum += m * (in[i] - in[i + 1]);
     }
     out[j * step] = sum;
   }
 }
 
-/* (length, length) to (POINTS, POINTS); both lie in rows of POINTS. */
-INLINE void to_points(const float *matrix, int length, const vector *in, vector *out) {
-  vector half[AREA];
-  UNROLL for (int j = 0; j < length; j++) to_points_1d(matrix, length, in + j, POINTS, half + j);
-  UNROLL for (int i = 0; i < POINTS; i++)
-    to_points_1d(matrix, length, half + i * POINTS, 1, out + i * POINTS);
-}
-
-INLINE void from_points(const float *matrix, int length, const vector *in, vector *out) {
-  vector half[AREA];
-  UNROLL for (int j = 0; j < POINTS; j++) from_points_1d(matrix, length, in + j, POINTS, half + j);
-  UNROLL for (int i = 0; i < length; i++)
-    from_points_1d(matrix, length, half + i * POINTS, 1, out + i * POINTS);
-}
+/* Along both axes: what is read goes column by column to `half`, whose rows have POINTS vectors, and
+   row by row on to where it is written. So only half the way is kept in memory. */
 
 /* ---- Products of matrices, ROWS x 64 or 32 of the result in registers -------------------------- */
 
@@ -135,13 +122,35 @@ static block block_at(float *values, size tiles, size channels) {
   return (block){values, channels, tiles * channels + PAD};
 }
 static float *matrix_of(block b, size point) { return b.values + point * b.matrix; }
-INLINE void load_values(block b, size tile, size channel, vector *values) {
-  const float *first = b.values + tile * b.channels + channel;
-  for (int i = 0; i < AREA; i++) values[i] = load(first + i * b.matrix);
+INLINE float *value_at(block b, int point, size tile, size channel) {
+  return b.values + point * b.matrix + tile * b.channels + channel;
 }
-INLINE void store_values(block b, size tile, size channel, const vector *values) {
-  float *first = b.values + tile * b.channels + channel;
-  for (int i = 0; i < AREA; i++) store(first + i * b.matrix, values[i]);
+
+/* The second half of the way to the points. */
+INLINE void store_points(const float *matrix, int length, const vector *half, block out, size tile,
+                         size channel) {
+  UNROLL for (int i = 0; i < POINTS; i++) {
+    vector row[POINTS];
+    to_points(matrix, length, half + i * POINTS, row, 1);
+    UNROLL for (int j = 0; j < POINTS; j++)
+      store(value_at(out, i * POINTS + j, tile, channel), row[j]);
+  }
+}
+
+/* The first half of the way back, and the largest magnitude at a point. */
+INLINE vector load_points(const float *matrix, int length, block in, size tile, size channel,
+                          vector *half) {
+  vector largest = {0};
+  UNROLL for (int j = 0; j < POINTS; j++) {
+    vector column[POINTS];
+    UNROLL for (int i = 0; i < POINTS; i++) {
+      column[i] = load(value_at(in, i * POINTS + j, tile, channel));
+      vector absolute = magnitude(column[i]);
+      largest = (vector)choose(absolute > largest, (bits)absolute, (bits)largest);
+    }
+    from_points(matrix, length, column, half + j, POINTS);
+  }
+  return largest;
 }
 
 /* Addresses of length x length pixels of a map, of `outside` where there are none. A pixel has so many
@@ -163,10 +172,14 @@ static void input_to_points(shape s, element *x, void *zeros, size tile, block o
       find_pixels(x, s.h, s.w, s.c * sizeof *x, row - s.padding, column - s.padding, POINTS, zeros,
                   pixels);
       for (size c = 0; c < s.c; c += LANES) {
-        vector in[AREA], values[AREA];
-        for (int i = 0; i < AREA; i++) in[i] = read((element *)pixels[i] + c);
-        to_points(*MAP, POINTS, in, values);
-        store_values(out, tile, c, values);
+        vector half[AREA];
+        UNROLL for (int j = 0; j < POINTS; j++) {
+          vector column[POINTS];
+          UNROLL for (int i = 0; i < POINTS; i++)
+            column[i] = read((element *)pixels[i * POINTS + j] + c);
+          to_points(*MAP, POINTS, column, half + j, POINTS);
+        }
+        store_points(*MAP, POINTS, half, out, tile, c);
       }
     }
 }
@@ -179,46 +192,38 @@ static void gradient_to_points(shape s, float *grad, float *zeros, size tile, bl
       void *pixels[AREA];
       find_pixels(grad, s.p, s.q, s.k * sizeof *grad, row, column, TILE, zeros, pixels);
       for (size k = 0; k < s.k; k += LANES) {
-        vector in[AREA], values[AREA], sum = load(bias + k);
-        for (int i = 0; i < TILE; i++)
-          for (int j = 0; j < TILE; j++)
-            sum += in[i * POINTS + j] = load((float *)pixels[i * POINTS + j] + k);
+        vector half[AREA], sum = load(bias + k);
+        UNROLL for (int j = 0; j < TILE; j++) {
+          vector column[TILE];
+          UNROLL for (int i = 0; i < TILE; i++)
+            sum += column[i] = load((float *)pixels[i * POINTS + j] + k);
+          to_points(*GRADIENT, TILE, column, half + j, POINTS);
+        }
         store(bias + k, sum);
-        to_points(*GRADIENT, TILE, in, values);
-        store_values(out, tile, k, values);
+        store_points(*GRADIENT, TILE, half, out, tile, k);
       }
     }
 }
 
 /* What is smaller than its rounding error becomes zero: sums of zeros, over a background, are zeros
    for whoever adds directly, and noise of either sign would tip the ReLU behind. */
-INLINE void clear_noise(const vector *values, vector *out) {
-  vector largest = {0};
-  for (int i = 0; i < AREA; i++) {
-    vector absolute = magnitude(values[i]);
-    largest = (vector)choose(absolute > largest, (bits)absolute, (bits)largest);
-  }
-  for (int i = 0; i < TILE; i++)
-    for (int j = 0; j < TILE; j++) {
-      vector *x = out + i * POINTS + j;
-      *x = (vector)((bits)*x & ~(magnitude(*x) < NOISE * largest));
-    }
-}
-
 static void output_from_points(shape s, block in, size tile, const float *bias, float *y) {
   for (size row = 0; row < s.p; row += TILE)
     for (size column = 0; column < s.q; column += TILE, tile++) {
       void *pixels[AREA];
       find_pixels(y, s.p, s.q, s.k * sizeof *y, row, column, TILE, NULL, pixels);
       for (size k = 0; k < s.k; k += LANES) {
-        vector values[AREA], out[AREA], constant = load(bias + k);
-        load_values(in, tile, k, values);
-        from_points(*GRADIENT, TILE, values, out);
-        clear_noise(values, out);
-        for (int i = 0; i < TILE; i++)
-          for (int j = 0; j < TILE; j++)
-            if (pixels[i * POINTS + j])
-              store((float *)pixels[i * POINTS + j] + k, out[i * POINTS + j] + constant);
+        vector half[AREA], constant = load(bias + k);
+        vector noise = NOISE * load_points(*GRADIENT, TILE, in, tile, k, half);
+        UNROLL for (int i = 0; i < TILE; i++) {
+          vector row[TILE];
+          from_points(*GRADIENT, TILE, half + i * POINTS, row, 1);
+          UNROLL for (int j = 0; j < TILE; j++) {
+            vector clean = (vector)((bits)row[j] & ~(bits)(magnitude(row[j]) < noise));
+            float *to = pixels[i * POINTS + j];
+            if (to) store(to + k, clean + constant);
+          }
+        }
       }
     }
 }
@@ -229,15 +234,17 @@ static void input_gradient_from_points(shape s, block in, size tile, float *sums
   for (size row = -s.padding; row < s.p - s.padding; row += TILE)
     for (size column = -s.padding; column < s.q - s.padding; column += TILE, tile++)
       for (size c = 0; c < s.c; c += LANES) {
-        vector values[AREA], out[AREA];
-        load_values(in, tile, c, values);
-        from_points(*MAP, POINTS, values, out);
-        for (int i = 0; i < POINTS; i++)
-          for (int j = 0; j < POINTS; j++) {
+        vector half[AREA];
+        load_points(*MAP, POINTS, in, tile, c, half);
+        UNROLL for (int i = 0; i < POINTS; i++) {
+          vector out[POINTS];
+          from_points(*MAP, POINTS, half + i * POINTS, out, 1);
+          UNROLL for (int j = 0; j < POINTS; j++) {
             if (row + i < 0 || row + i >= s.h || column + j < 0 || column + j >= s.w) continue;
             float *to = sums + ((row + i) * s.w + column + j) * s.c + c;
-            store(to, load(to) + out[i * POINTS + j]);
+            store(to, load(to) + out[j]);
           }
+        }
       }
   for (size i = 0; i < s.h * s.w * s.c; i += LANES) write(grad + i, load(sums + i));
 }
@@ -254,14 +261,16 @@ void kernels_to_points(size rows, size columns, const float *weight, const size 
     for (size column = 0; column < columns; column += LANES)
       for (size row = first; row < first + LANES; row++) {
         size at = panel_at(rows, columns, row, column);
-        vector kernel[AREA], values[AREA];
-        for (int i = 0; i < KERNEL; i++)
-          for (int j = 0; j < KERNEL; j++)
+        vector half[AREA];
+        for (int j = 0; j < KERNEL; j++) {
+          vector taps[KERNEL];
+          for (int i = 0; i < KERNEL; i++)
             for (int lane = 0; lane < LANES; lane++)
-              kernel[i * POINTS + j][lane] =
+              taps[i][lane] =
                   weight[row * step[0] + (column + lane) * step[1] + (i * KERNEL + j) * step[2]];
-        to_points(*WEIGHT, KERNEL, kernel, values);
-        for (int i = 0; i < AREA; i++) store(out + i * rows * columns + at, values[i]);
+          to_points(*WEIGHT, KERNEL, taps, half + j, POINTS);
+        }
+        store_points(*WEIGHT, KERNEL, half, (block){out, 0, rows * columns}, 0, at);
       }
 }
 
@@ -273,18 +282,22 @@ void kernels_from_points(size parts, size rows, size columns, const float *in, c
     for (size column = 0; column < columns; column += LANES)
       for (size row = first; row < first + LANES; row++) {
         size at = panel_at(rows, columns, row, column);
-        vector values[AREA], kernel[AREA];
-        for (int i = 0; i < AREA; i++) {
-          values[i] = (vector){0};
-          for (size part = 0; part < parts; part++)
-            values[i] += load(in + (part * AREA + i) * rows * columns + at);
+        vector half[AREA];
+        for (int j = 0; j < POINTS; j++) {
+          vector sums[POINTS] = {0};
+          for (int i = 0; i < POINTS; i++)
+            for (size part = 0; part < parts; part++)
+              sums[i] += load(in + (part * AREA + i * POINTS + j) * rows * columns + at);
+          from_points(*WEIGHT, KERNEL, sums, half + j, POINTS);
         }
-        from_points(*WEIGHT, KERNEL, values, kernel);
-        for (int i = 0; i < KERNEL; i++)
+        for (int i = 0; i < KERNEL; i++) {
+          vector taps[KERNEL];
+          from_points(*WEIGHT, KERNEL, half + i * POINTS, taps, 1);
           for (int j = 0; j < KERNEL; j++)
             for (int lane = 0; lane < LANES; lane++)
               weight[row * step[0] + (column + lane) * step[1] + (i * KERNEL + j) * step[2]] =
-                  kernel[i * POINTS + j][lane];
+                  taps[j][lane];
+        }
       }
 }
 
@@ -300,12 +313,6 @@ static range share(size items, size part, size parts) {
 static size images_per_block(shape s, int together) {
   size images = (together ? LARGE_BLOCK : BLOCK) / tiles_per_image(s);
   return images < 1 ? 1 : images < s.n ? images : s.n;
-}
-
-static void *allocate(size bytes) {
-  void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
-  if (!memory) abort();
-  return memory;
 }
 
 /* For each thread the map of an image, or its gradient. */
