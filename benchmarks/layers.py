@@ -172,7 +172,7 @@ def pooling(
     channels, size = shape
     x = layout(torch.randn(BATCH_SIZE, channels, size, size).to(dtype))
     grad = layout(torch.randn(BATCH_SIZE, channels, size // 2, size // 2).to(dtype))
-    return both(MaxPool2d(2), nn.MaxPool2d(2), x, grad)
+    return both(MaxPool2d(), nn.MaxPool2d(2), x, grad)
 
 
 def dropout(features: int, rate: float, dtype: torch.dtype) -> tuple[Step, Step]:

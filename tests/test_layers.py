@@ -161,7 +161,7 @@ def test_a_pooling_is_pytorchs_in_every_layout(
     torch.manual_seed(0)
     x = torch.randint(-2, 2, (5, channels, *size)).to(dtype)
     ours, theirs = layout(x).requires_grad_(), x.clone().requires_grad_()
-    pooled, expected = MaxPool2d(2)(ours), F.max_pool2d(theirs, 2)
+    pooled, expected = MaxPool2d()(ours), F.max_pool2d(theirs, 2)
     assert torch.equal(pooled, expected)
     assert layout(pooled).data_ptr() == pooled.data_ptr(), "the layout is kept"
     grad = torch.randn_like(expected)
@@ -175,10 +175,10 @@ def test_a_pooling_is_pytorchs_in_every_layout(
     "layers",
     [
         [Conv2d(1, 32, 3, 1, "valid", False), nn.ReLU(), Conv2d(32, 32, 3, 1, "same", False)],
-        [Conv2d(1, 32, 5, 1, "valid", True), MaxPool2d(2), nn.ReLU()],
-        [Conv2d(1, 8, 3, 1, "valid", False), MaxPool2d(2), nn.ReLU()],
-        [Conv2d(1, 32, 3, 1, "same", False), nn.BatchNorm2d(32), MaxPool2d(2), nn.ReLU()],
-        [nn.ZeroPad2d(-3), Conv2d(1, 32, 6, 2, "valid", False), MaxPool2d(2)],
+        [Conv2d(1, 32, 5, 1, "valid", True), MaxPool2d(), nn.ReLU()],
+        [Conv2d(1, 8, 3, 1, "valid", False), MaxPool2d(), nn.ReLU()],
+        [Conv2d(1, 32, 3, 1, "same", False), nn.BatchNorm2d(32), MaxPool2d(), nn.ReLU()],
+        [nn.ZeroPad2d(-3), Conv2d(1, 32, 6, 2, "valid", False), MaxPool2d()],
     ],
 )
 def test_layers_computed_together_are_the_layers(
@@ -212,7 +212,7 @@ def test_what_is_no_number_is_not_pooled_away(dtype: torch.dtype) -> None:
     x = channels_last(torch.rand(1, 16, 2, 8).to(dtype))
     for pixel in range(4):
         x[0, :, pixel // 2, 2 * pixel + pixel % 2] = torch.nan
-    assert MaxPool2d(2)(x).isnan().all()
+    assert MaxPool2d()(x).isnan().all()
 
 
 @pytest.mark.parametrize("count", [1, 5, 128])

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mnist_bench.errors import DataError
 from mnist_bench.models import ConvNet
-from mnist_bench.models.convnet import BATCH_NORM_MOMENTUM, POOL_SIZE
+from mnist_bench.models.convnet import BATCH_NORM_MOMENTUM
+from mnist_bench.models.layers import POOL_SIZE
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,16 @@ from mnist_bench.config import ModelConfig, Padding
 from mnist_bench.errors import ConfigError
 from mnist_bench.models.dropout import Dropout
 from mnist_bench.models.initializers import initialise
-from mnist_bench.models.layers import Conv2d, Features, Linear, MaxPool2d, prefers_fourier
+from mnist_bench.models.layers import (
+    POOL_SIZE,
+    Conv2d,
+    Features,
+    Linear,
+    MaxPool2d,
+    prefers_fourier,
+)
 
 IMAGE_SIZE = 28
-POOL_SIZE = 2
 # Keras's BatchNormalization: momentum 0.99 (the share kept; PyTorch names the share replaced).
 BATCH_NORM_MOMENTUM = 0.01
 BATCH_NORM_EPSILON = 1e-3
@@ -107,7 +113,7 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
                     f"convolution {i} of {config.name}, too small to be pooled: choose smaller "
                     "kernels, or fewer poolings with model.pool_after."
                 )
-            layers[f"pool{i}"] = MaxPool2d(POOL_SIZE)
+            layers[f"pool{i}"] = MaxPool2d()
             size //= POOL_SIZE
         # Behind the pooling, as the two commute and a quarter is left to do.
         layers[f"relu{i}"] = nn.ReLU()

@@ -85,7 +85,7 @@ class _Direct(torch.autograd.Function):
         sizes = (images, height, width, rows, columns, outputs, before)
         ctx.shape = Shape(*sizes, *epilogue)
         ctx.library = _library(dtype, k, stride, columns)
-        ctx.save_for_backward(x, weight, y if epilogue.relu and not epilogue.pool else None, choice)
+        ctx.save_for_backward(x, weight, *epilogue.kept(y, choice))
         kernels = torch.cat([weight.flatten(1).t(), bias[None]])
         native.call(
             *(ctx.library, "forward", torch.get_num_threads(), ctx.shape, x, kernels, y, choice)

@@ -26,5 +26,9 @@ class Epilogue(NamedTuple):
         choice = torch.empty_like(y_NPQO, dtype=torch.uint8) if self.pool else None
         return y_NPQO.permute(0, 3, 1, 2), choice
 
+    def kept(self, y: Tensor, choice: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What of these the gradient asks."""
+        return y if self.relu and not self.pool else None, choice
+
 
 NO_EPILOGUE = Epilogue()

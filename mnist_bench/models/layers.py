@@ -19,6 +19,7 @@ from mnist_bench.models.epilogue import Epilogue
 from mnist_bench.models.fourier import fourier_conv2d
 from mnist_bench.models.winograd import winograd_conv2d, winograd_serves
 
+POOL_SIZE = 2
 # What wins where: benchmarks/results/layers-*.md. Of more 3 x 3 kernels, oneDNN does in bf16.
 WINOGRAD_BF16_KERNELS = 64 * 128
 FOURIER_KERNEL_SIZE = 5
@@ -48,15 +49,14 @@ class Conv2d(nn.Conv2d):
         self.pixel_major = pixel_major
 
     def forward(self, input: Tensor, behind: Sequence[nn.Module] = ()) -> Tensor:
-        """`behind` is computed too: nothing, a `MaxPool2d` of 2, a ReLU or both in this order."""
+        """`behind` is computed too: nothing, a `MaxPool2d`, a ReLU or both in this order."""
         if not computes_on_cpu(input):
             return _through(behind, super().forward(input))
         if self.padding == "same" and input.shape[2:] == (1, 1):
             return _through(behind, self._centre(input))
         assert self.bias is not None and isinstance(self.padding, str)
         k, stride, dtype = self.kernel_size[0], self.stride[0], _autocast_dtype(input)
-        pool, relu = (any(isinstance(layer, kind) for layer in behind) for kind in EPILOGUES)
-        epilogue = Epilogue(pool, relu)
+        epilogue = Epilogue(*(any(isinstance(x, kind) for x in behind) for kind in EPILOGUE))
         if direct_serves(input, self.weight, dtype, stride, self.padding):
             settings = dtype, stride, self.padding, epilogue
             return self._laid_out(direct_conv2d(input, self.weight, self.bias, *settings))
@@ -123,7 +123,10 @@ def _from_pixel_major(x_HWNC: Tensor) -> Tensor:
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """A max pooling that keeps a pixel-major layout."""
+    """A max pooling of 2 x 2 that keeps a pixel-major layout."""
+
+    def __init__(self) -> None:
+        super().__init__(POOL_SIZE)
 
     def forward(self, input: Tensor) -> Tensor:
         if not computes_on_cpu(input):
@@ -138,13 +141,14 @@ class MaxPool2d(nn.MaxPool2d):
         return _from_pixel_major(pooled_PQL.unflatten(2, (images, -1)))
 
     def _pool(self, input: Tensor) -> Tensor:
-        native = self.kernel_size == 2 and pooling.serves(input)
-        output: Tensor = pooling.max_pool_2x2(input) if native else super().forward(input)
+        if pooling.serves(input):
+            return pooling.max_pool_2x2(input)
+        output: Tensor = super().forward(input)
         return output
 
 
-# What a convolution computes with it, in this order.
-EPILOGUES = (MaxPool2d, nn.ReLU)
+EPILOGUE = (MaxPool2d, nn.ReLU)  # what a convolution computes with it, in this order
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 class Features(nn.Sequential):
@@ -154,19 +158,16 @@ class Features(nn.Sequential):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if any(layer._forward_hooks or layer._forward_pre_hooks for layer in self):
+        if any(getattr(layer, hooks) for layer in self for hooks in HOOKS):
             output: Tensor = super().forward(input)
             return output
         maps, layers = input, deque(self)
         while layers:
-            layer = layers.popleft()
-            if isinstance(layer, Conv2d):
-                behind = [
-                    layers.popleft() for kind in EPILOGUES if layers and isinstance(layers[0], kind)
-                ]
-                maps = layer(maps, behind)
-            else:
-                maps = layer(maps)
+            layer, behind = layers.popleft(), []
+            for kind in EPILOGUE if isinstance(layer, Conv2d) else ():
+                if layers and isinstance(layers[0], kind):
+                    behind.append(layers.popleft())
+            maps = layer(maps, behind) if behind else layer(maps)
         return maps
 
 

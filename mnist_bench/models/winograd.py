@@ -122,7 +122,7 @@ class _Winograd(torch.autograd.Function):
         y, choice = epilogue.outputs((shape.n, shape.p, shape.q, shape.k), x.dtype)
         threads, together = torch.get_num_threads(), _together(weight)
         native.call(library, "forward", threads, together, shape, x, kernels_TTIO, bias, y, choice)
-        ctx.save_for_backward(x, weight, y if epilogue.relu and not epilogue.pool else None, choice)
+        ctx.save_for_backward(x, weight, *epilogue.kept(y, choice))
         return y
 
     @staticmethod
