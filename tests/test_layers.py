@@ -207,6 +207,22 @@ def test_layers_computed_together_are_the_layers(
         )
 
 
+@pytest.mark.parametrize("watched", range(3))
+@pytest.mark.parametrize(
+    "register",
+    [
+        *("register_forward_pre_hook", "register_forward_hook"),
+        *("register_full_backward_pre_hook", "register_full_backward_hook"),
+    ],
+)
+def test_a_hook_sees_its_layer(register: str, watched: int) -> None:
+    layers = Features(Conv2d(1, 32, 3, 1, "valid", False), MaxPool2d(), nn.ReLU())
+    seen: list[nn.Module] = []
+    getattr(layers[watched], register)(lambda layer, *_: seen.append(layer))
+    layers(torch.rand(2, 1, 8, 8)).sum().backward()
+    assert seen == [layers[watched]]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_no_number_is_not_pooled_away(dtype: torch.dtype) -> None:
     x = channels_last(torch.rand(1, 16, 2, 8).to(dtype))

@@ -97,7 +97,7 @@ class _Direct(torch.autograd.Function):
         x, weight, y, choice = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         threads, outputs = torch.get_num_threads(), len(weight)
-        grads_DTO = torch.zeros(threads, weight[0].numel() + 1, outputs)
+        grads_DTO = weight.new_zeros(threads, weight[0].numel() + 1, outputs)
         native.call(ctx.library, "backward", threads, ctx.shape, x, grad, y, choice, grads_DTO)
         grads_TO = grads_DTO.sum(0)
         grad_weight = torch.empty_like(weight).copy_(grads_TO[:-1].t().view_as(weight))

@@ -133,8 +133,8 @@ class _Winograd(torch.autograd.Function):
         threads, together = torch.get_num_threads(), _together(weight)
         kernels_TTOI = _kernels_to_points(library, x.dtype, weight)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        grads_DTTIO = torch.zeros(1 if together else threads, *kernels_TTOI.mT.shape)
-        grads_DO = torch.zeros(threads, len(weight))
+        grads_DTTIO = weight.new_zeros(1 if together else threads, *kernels_TTOI.mT.shape)
+        grads_DO = weight.new_zeros(threads, len(weight))
         inputs, results = (x, grad, y, choice, kernels_TTOI), (grad_x, grads_DTTIO, grads_DO)
         native.call(library, "backward", threads, together, ctx.shape, *inputs, *results)
         grad_weight = torch.empty_like(weight)
