@@ -152,13 +152,13 @@ HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backwa
 
 
 class Features(nn.Sequential):
-    """Layers one after the other; a convolution computes the pooling and the ReLU behind it.
+    """Layers one after the other. On a CPU a convolution computes the pooling and ReLU behind it.
 
     If a layer has hooks, all are computed one by one, so that each sees its input and output.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if any(getattr(layer, hooks) for layer in self for hooks in HOOKS):
+        if not computes_on_cpu(input) or self._is_watched():
             output: Tensor = super().forward(input)
             return output
         maps, layers = input, deque(self)
@@ -169,6 +169,9 @@ class Features(nn.Sequential):
                     behind.append(layers.popleft())
             maps = layer(maps, behind) if behind else layer(maps)
         return maps
+
+    def _is_watched(self) -> bool:
+        return any(getattr(layer, hooks) for layer in self for hooks in HOOKS)
 
 
 class Linear(nn.Linear):
