@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_layers import relative_error
+from test_layers import EPILOGUES, followed, relative_error
 from torch import Tensor
 
 from mnist_bench.data.images import Images
@@ -29,9 +29,8 @@ LAYERS = [
 
 def parameters(outputs: int, k: int) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
-    return (torch.randn(outputs, 1, k, k) / k).requires_grad_(), torch.randn(
-        outputs
-    ).requires_grad_()
+    weight, bias = torch.randn(outputs, 1, k, k) / k, torch.randn(outputs)
+    return weight.requires_grad_(), bias.requires_grad_()
 
 
 @available
@@ -72,7 +71,7 @@ def test_maps_need_not_be_square(size: tuple[int, int]) -> None:
 
 
 @available
-@pytest.mark.parametrize("epilogue", [Epilogue(p, r) for p in (False, True) for r in (False, True)])
+@pytest.mark.parametrize("epilogue", EPILOGUES)
 @pytest.mark.parametrize("dtype", native.ELEMENTS)
 @pytest.mark.parametrize("size", [28, 27])
 def test_what_follows_is_what_pytorch_makes_of_it(
@@ -82,9 +81,8 @@ def test_what_follows_is_what_pytorch_makes_of_it(
     x = images.test_images[:9, None, :size, :size] / 255
     sources = parameters(64, 3)
     ours = direct_conv2d(x, *sources, dtype, 1, "valid", epilogue)
-    theirs = direct_conv2d(x, *sources, torch.float32, 1, "valid")
-    theirs = F.max_pool2d(theirs, 2) if epilogue.pool else theirs
-    theirs = (F.relu(theirs) if epilogue.relu else theirs).to(dtype)
+    sums = direct_conv2d(x, *sources, torch.float32, 1, "valid")
+    theirs = followed(sums, epilogue).to(dtype)
     assert torch.equal(ours, theirs)
     grad = torch.randn(ours.shape).to(dtype)
     found, expected = (torch.autograd.grad(y, sources, grad) for y in (ours, theirs))

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnist_bench.data.images import Images
+from mnist_bench.models.epilogue import Epilogue
 from mnist_bench.models.fourier import fourier_conv2d
 from mnist_bench.models.layers import Conv2d, Features, Linear, MaxPool2d
 
+EPILOGUES = [Epilogue(pool, relu) for pool in (False, True) for relu in (False, True)]
 # Channels in and out, size of the map, size of the kernel: those of the published networks, and
 # others that are odd, as small as the kernel, or have a kernel of one.
 FOURIER_SHAPES = [(64, 128, 24, 7), (64, 128, 26, 5), (32, 64, 24, 5)]
@@ -57,6 +59,12 @@ def convolve(
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Root mean square of the error over that of the value."""
     return float((found.detach().double() - expected).detach().norm() / expected.detach().norm())
+
+
+def followed(y: Tensor, epilogue: Epilogue) -> Tensor:
+    """What PyTorch's operations make of it."""
+    y = F.max_pool2d(y, 2) if epilogue.pool else y
+    return F.relu(y) if epilogue.relu else y
 
 
 @pytest.mark.parametrize("shape", [*FOURIER_SHAPES, *ODD_SHAPES])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_layers import relative_error
+from test_layers import EPILOGUES, followed, relative_error
 from torch import Tensor
 
 from mnist_bench.data.images import Images
@@ -127,7 +127,7 @@ def test_it_is_nearer_to_the_exact_sum_than_pytorch_in_bfloat16(shape: tuple[int
 
 
 @available
-@pytest.mark.parametrize("epilogue", [Epilogue(p, r) for p in (False, True) for r in (False, True)])
+@pytest.mark.parametrize("epilogue", EPILOGUES)
 @pytest.mark.parametrize("dtype", native.ELEMENTS)
 @pytest.mark.parametrize("shape", [SHAPES[2], SHAPES[4], SHAPES[5], SHAPES[8]])
 def test_what_follows_is_what_pytorch_makes_of_it(
@@ -144,12 +144,7 @@ def test_what_follows_is_what_pytorch_makes_of_it(
     sources = x.requires_grad_(), torch.randn(outputs, inputs, k, k), torch.randn(outputs)
     sources = tuple(t.requires_grad_() for t in sources)
     ours = winograd_conv2d(*sources, padding, epilogue)
-
-    def followed(y: Tensor) -> Tensor:
-        y = F.max_pool2d(y, 2) if epilogue.pool else y
-        return F.relu(y) if epilogue.relu else y
-
-    theirs = followed(winograd_conv2d(*sources, padding))
+    theirs = followed(winograd_conv2d(*sources, padding), epilogue)
     assert torch.equal(ours, theirs)
     grad = torch.randn(ours.shape).to(dtype)
     found = torch.autograd.grad(ours, sources, grad)
@@ -157,7 +152,7 @@ def test_what_follows_is_what_pytorch_makes_of_it(
         assert all(map(torch.equal, found, torch.autograd.grad(theirs, sources, grad)))
     else:
         exact = [t.detach().double().requires_grad_() for t in sources]
-        output = followed(F.conv2d(*exact, padding=padding))
+        output = followed(F.conv2d(*exact, padding=padding), epilogue)
         for a, b in zip(found, torch.autograd.grad(output, exact, grad.double()), strict=True):
             assert relative_error(a, b) < 0.06  # where two pixels of a window are nearly equal
 

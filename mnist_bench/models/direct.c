@@ -1,5 +1,5 @@
-/* The direct sum for images of one channel: see direct.py, which writes a line before these: the sizes
-   KERNEL, STRIDE and PIXELS, outputs of a row that are computed together.
+/* The direct sum for images of one channel: see direct.py, which writes a line before these: the
+   sizes KERNEL, STRIDE and PIXELS, outputs of a row that are computed together.
 
    Kernels are a matrix (TAPS, k) with the biases as one more row, and k is a multiple of 32. */
 
@@ -7,7 +7,8 @@
 
 enum { TAPS = KERNEL * KERNEL, VECTORS = 2, CHANNELS = VECTORS * LANES };
 
-/* n images (h, w), with so many zeros above and to the left, into maps (p, q, k), and what follows. */
+/* n images (h, w), with so many zeros above and to the left, into maps (p, q, k), and what
+   follows. */
 typedef struct { size n, h, w, p, q, k, padding, pool, relu; } shape;
 
 static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.pool, s.relu}; }

@@ -1,5 +1,5 @@
-/* What follows a convolution: a max pooling of 2 x 2, a ReLU. Maps are (h, w, c) in memory, and c is a
-   multiple of 16. */
+/* What follows a convolution: a max pooling of 2 x 2, a ReLU. Maps are (h, w, c) in memory, and c
+   is a multiple of 16. */
 
 enum { WINDOW = 4, NONE = WINDOW };
 typedef uint8_t choices __attribute__((vector_size(LANES), aligned(1)));

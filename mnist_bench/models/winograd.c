@@ -13,7 +13,8 @@
 
 enum { AREA = POINTS * POINTS, PAIRS = (POINTS - 1) / 2, ROWS = 6, PANEL = 64, PAD = 16 };
 
-/* A convolution of n maps (h, w, c) into (p, q, k), with zeros around on either side, and what follows. */
+/* A convolution of n maps (h, w, c) into (p, q, k), with zeros around on either side, and what
+   follows. */
 typedef struct { size n, h, w, c, p, q, k, padding, pool, relu; } shape;
 
 static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.pool, s.relu}; }
@@ -123,7 +124,7 @@ static block block_at(float *values, size tiles, size channels) {
 }
 static float *matrix_of(block b, size point) { return b.values + point * b.matrix; }
 INLINE float *value_at(block b, int point, size tile, size channel) {
-  return b.values + point * b.matrix + tile * b.channels + channel;
+  return matrix_of(b, point) + tile * b.channels + channel;
 }
 
 /* The second half of the way to the points. */
@@ -153,8 +154,8 @@ INLINE vector load_points(const float *matrix, int length, block in, size tile, 
   return largest;
 }
 
-/* Addresses of length x length pixels of a map, of `outside` where there are none. A pixel has so many
-   bytes. */
+/* Addresses of length x length pixels of a map, of `outside` where there are none. A pixel has so
+   many bytes. */
 static void find_pixels(void *map, size height, size width, size bytes, size top, size left,
                         int length, void *outside, void **pixels) {
   for (int i = 0; i < length; i++)
