@@ -11,7 +11,7 @@ enum { TAPS = KERNEL * KERNEL, VECTORS = 2, CHANNELS = VECTORS * LANES };
    follows. */
 typedef struct { size n, h, w, p, q, k, padding, pool, relu; } shape;
 
-static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.pool, s.relu}; }
+static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.k, s.k, s.pool, s.relu}; }
 
 /* An image between zeros, on the right so many that its outputs are a multiple of PIXELS. */
 static size padded_width(shape s) { return (s.q + PIXELS - 1) / PIXELS * PIXELS * STRIDE + KERNEL; }
@@ -107,7 +107,7 @@ void backward(size threads, shape s, const float *x, const element *grad_y, cons
     for (size n = 0; n < s.n; n++) {
       fill_padded(s, x + n * s.h * s.w, image);
       size at = n * epilogue_size(e);
-      unfinish(e, grad_y + at, y + at, choice + at, grad);
+      unfinish(e, grad_y + at, y + at, choice + at, sizeof *grad, grad);
       memset(sums, 0, all * sizeof(float));
       for (size row = 0; row < s.p; row++)
         for (size k = 0; k < s.k; k += CHANNELS)

@@ -1,8 +1,11 @@
-/* What follows a convolution: a max pooling of 2 x 2, a ReLU. Maps are (h, w, c) in memory, and c
-   is a multiple of 16. */
+/* What follows a convolution: a max pooling of 2 x 2, a ReLU. */
 
 enum { WINDOW = 4, NONE = WINDOW };
 typedef uint8_t choices __attribute__((vector_size(LANES), aligned(1)));
+
+/* From a map x (h, w, c) to y, of a multiple of 16 channels. A pixel of them lies x_step or y_step
+   values from the next, as they may be some of all channels. */
+typedef struct { size h, w, c, x_step, y_step, pool, relu; } epilogue;
 
 /* What a ReLU lets pass: x where its output y is positive, or no number. */
 INLINE vector pass(vector x, vector y) { return (vector)((bits)x & ~(bits)(y <= 0)); }
@@ -16,77 +19,87 @@ INLINE void put(size bytes, void *map, size at, vector x) {
   else write((element *)map + at, x);
 }
 
-/* A row of y (w / 2, c) from two rows of x (w, c), whose values have so many bytes; and which pixel of
-   its window each value is: the first of equals, NONE if the ReLU stops it. */
-INLINE void pool_row(size w, size c, size relu, size bytes, const void *x, element *y,
-                     uint8_t *choice) {
-  for (size column = 0; column < w / 2; column++)
-    for (size channel = 0; channel < c; channel += LANES) {
-      size corner = column * 2 * c + channel;
+/* Elements as they are in memory: from a float's upper half, if that is what they are, and zeros. */
+INLINE void put_raw(size bytes, void *map, size at, raw x) {
+  if (bytes == sizeof(element)) *(raw *)((element *)map + at) = x;
+  else store((float *)map + at, widened(x));
+}
+INLINE void clear(epilogue e, size pixels, size bytes, char *map) {
+  for (size pixel = 0; pixel < pixels; pixel++)
+    memset(map + pixel * e.x_step * bytes, 0, e.c * bytes);
+}
+
+/* A row of y from two rows of x, whose values have so many bytes; and which pixel of its window each
+   value is: the first of equals, NONE if the ReLU stops it. */
+INLINE void pool_row(epilogue e, size bytes, const void *x, element *y, uint8_t *choice) {
+  for (size column = 0; column < e.w / 2; column++)
+    for (size channel = 0; channel < e.c; channel += LANES) {
+      size corner = column * 2 * e.x_step + channel, at = column * e.y_step + channel;
       vector best = get(bytes, x, corner);
       bits index = {0};
       UNROLL for (int i = 1; i < WINDOW; i++) {
-        vector next = get(bytes, x, corner + (i / 2 * w + i % 2) * c);
+        vector next = get(bytes, x, corner + (i / 2 * e.w + i % 2) * e.x_step);
         bits better = (next > best) | (next != next); /* NaN is, as it is for PyTorch */
         best = (vector)choose(better, (bits)next, (bits)best);
         index = choose(better, (bits){0} + i, index);
       }
-      if (relu) index = choose(best <= 0, (bits){0} + NONE, index), best = pass(best, best);
-      write(y + column * c + channel, best);
-      *(choices *)(choice + column * c + channel) = __builtin_convertvector(index, choices);
+      if (e.relu) index = choose(best <= 0, (bits){0} + NONE, index), best = pass(best, best);
+      write(y + at, best);
+      *(choices *)(choice + at) = __builtin_convertvector(index, choices);
     }
 }
 
-/* The gradient of row 0 or 1 of x from that of y: zeros but for the chosen pixels. */
-INLINE void unpool_row(size w, size c, size row, const element *grad_y, const uint8_t *choice,
-                       size bytes, void *grad_x) {
-  for (size column = 0; column < w / 2; column++)
-    for (size channel = 0; channel < c; channel += LANES) {
-      bits grad = (bits)read(grad_y + column * c + channel);
-      bits index = __builtin_convertvector(*(const choices *)(choice + column * c + channel), bits);
-      for (int side = 0; side < 2; side++)
-        put(bytes, grad_x, (column * 2 + side) * c + channel,
-            (vector)(grad & (index == (uint32_t)(row * 2 + side))));
+/* The gradient of two rows of x from that of y: zeros but for the chosen pixels. */
+INLINE void unpool_rows(epilogue e, const element *grad_y, const uint8_t *choice, size bytes,
+                        char *grad_x) {
+  for (size column = 0; column < e.w / 2; column++)
+    for (size channel = 0; channel < e.c; channel += LANES) {
+      size at = column * e.y_step + channel;
+      raw grad = *(const raw *)(grad_y + at);
+      choices chosen = *(const choices *)(choice + at);
+      UNROLL for (int i = 0; i < WINDOW; i++) {
+        size pixel = i / 2 * e.w + column * 2 + i % 2;
+        raw here = __builtin_convertvector(chosen == (uint8_t)i, raw);
+        put_raw(bytes, grad_x, pixel * e.x_step + channel, grad & here);
+      }
     }
-  if (w % 2) memset((char *)grad_x + (w - 1) * c * bytes, 0, c * bytes); /* in no window */
+  for (size row = 0; row < 2; row++)
+    if (e.w % 2) clear(e, 1, bytes, grad_x + (row * e.w + e.w - 1) * e.x_step * bytes);
 }
-
-/* What follows the convolution of one image, whose sums x are floats and still in the cache. */
-typedef struct { size h, w, c, pool, relu; } epilogue;
 
 static size epilogue_size(epilogue e) {
-  return (e.pool ? (e.h / 2) * (e.w / 2) : e.h * e.w) * e.c;
+  return (e.pool ? (e.h / 2) * (e.w / 2) : e.h * e.w) * e.y_step;
 }
 
-/* y from x, and the choice of a pooling, (h / 2, w / 2, c). */
+/* y from x, which are floats still in the cache, and the choice of a pooling. */
 static void finish(epilogue e, const float *x, element *y, uint8_t *choice) {
-  size row_x = e.w * e.c, row_y = e.w / 2 * e.c;
+  size row_x = e.w * e.x_step, row_y = e.w / 2 * e.y_step;
   if (e.pool)
     for (size row = 0; row < e.h / 2; row++)
-      pool_row(e.w, e.c, e.relu, sizeof *x, x + row * 2 * row_x, y + row * row_y,
-               choice + row * row_y);
+      pool_row(e, sizeof *x, x + row * 2 * row_x, y + row * row_y, choice + row * row_y);
   else
-    for (size i = 0; i < e.h * row_x; i += LANES) {
-      vector value = load(x + i);
-      write(y + i, e.relu ? pass(value, value) : value);
-    }
+    for (size pixel = 0; pixel < e.h * e.w; pixel++)
+      for (size channel = 0; channel < e.c; channel += LANES) {
+        vector value = load(x + pixel * e.x_step + channel);
+        write(y + pixel * e.y_step + channel, e.relu ? pass(value, value) : value);
+      }
 }
 
-/* The gradient of x from that of y; y itself is asked by a ReLU without a pooling. */
-static void unfinish(epilogue e, const element *grad_y, const element *y, const uint8_t *choice,
-                     float *grad_x) {
-  size row_x = e.w * e.c, row_y = e.w / 2 * e.c;
-  if (e.pool)
-    for (size row = 0; row < e.h; row++) {
-      size at = row / 2 * row_y;
-      if (row / 2 == e.h / 2) memset(grad_x + row * row_x, 0, row_x * sizeof *grad_x);
-      else
-        unpool_row(e.w, e.c, row % 2, grad_y + at, choice + at, sizeof *grad_x,
-                   grad_x + row * row_x);
-    }
-  else
-    for (size i = 0; i < e.h * row_x; i += LANES) {
-      vector grad = read(grad_y + i);
-      store(grad_x + i, e.relu ? pass(grad, read(y + i)) : grad);
-    }
+/* The gradient of x, whose values have so many bytes, from that of y; y itself is asked by a ReLU
+   without a pooling. */
+INLINE void unfinish(epilogue e, const element *grad_y, const element *y, const uint8_t *choice,
+                     size bytes, void *grad_x) {
+  size row_x = e.w * e.x_step, row_y = e.w / 2 * e.y_step;
+  if (e.pool) {
+    for (size row = 0; row < e.h / 2; row++)
+      unpool_rows(e, grad_y + row * row_y, choice + row * row_y, bytes,
+                  (char *)grad_x + row * 2 * row_x * bytes);
+    if (e.h % 2) clear(e, e.w, bytes, (char *)grad_x + (e.h - 1) * row_x * bytes); /* in no window */
+  } else
+    for (size pixel = 0; pixel < e.h * e.w; pixel++)
+      for (size channel = 0; channel < e.c; channel += LANES) {
+        vector grad = read(grad_y + pixel * e.y_step + channel);
+        if (e.relu) grad = pass(grad, read(y + pixel * e.y_step + channel));
+        put(bytes, grad_x, pixel * e.x_step + channel, grad);
+      }
 }

@@ -7,7 +7,7 @@
 
 enum { LANES = 16 };
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int64_t size;
 
 #define INLINE static inline __attribute__((always_inline))
@@ -27,18 +27,25 @@ static inline void *allocate(size bytes) {
 
 #ifdef FLOAT32
 typedef float element;
+typedef bits raw; /* elements as bits */
+INLINE vector widened(raw x) { return (vector)x; }
 INLINE vector read(const element *from) { return load(from); }
 INLINE void write(element *to, vector x) { store(to, x); }
 #endif
 
 #ifdef BFLOAT16
 typedef uint16_t element; /* the upper half of a float */
-typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2)));
-INLINE vector read(const element *from) {
-  return (vector)(__builtin_convertvector(*(const halves *)from, bits) << 16);
+typedef uint16_t raw __attribute__((vector_size(2 * LANES), aligned(2)));
+INLINE vector widened(raw x) { return (vector)(__builtin_convertvector(x, bits) << 16); }
+INLINE vector read(const element *from) { return widened(*(const raw *)from); }
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+INLINE raw rounded(vector x) { return (raw)_mm512_cvtneps_pbh((__m512)x); }
+#else
+INLINE raw rounded(vector x) { /* to the nearest, ties to even; NaN stays NaN */
+  bits b = (bits)x, nearest = (b + 0x7fff + (b >> 16 & 1)) >> 16;
+  return __builtin_convertvector(choose(x != x, (bits){0} + 0x7fc0, nearest), raw);
 }
-INLINE void write(element *to, vector x) { /* the nearest, ties to even; NaN stays NaN */
-  bits b = (bits)x, rounded = (b + 0x7fff + (b >> 16 & 1)) >> 16;
-  *(halves *)to = __builtin_convertvector(choose(x != x, (bits){0} + 0x7fc0, rounded), halves);
-}
+#endif
+INLINE void write(element *to, vector x) { *(raw *)to = rounded(x); }
 #endif

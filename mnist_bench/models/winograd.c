@@ -17,7 +17,7 @@ enum { AREA = POINTS * POINTS, PAIRS = (POINTS - 1) / 2, ROWS = 6, PANEL = 64, P
    follows. */
 typedef struct { size n, h, w, c, p, q, k, padding, pool, relu; } shape;
 
-static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.pool, s.relu}; }
+static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.k, s.k, s.pool, s.relu}; }
 
 /* ---- Polynomials at points: a matrix or its transpose, along one axis ---------------------------- */
 
@@ -390,7 +390,7 @@ void backward(size threads, size together, shape s, element *x, const element *g
       FOR(i, mine) {
         input_to_points(s, x + (first + i) * map, zeros, i * per_image, input);
         size at = (first + i) * epilogue_size(e);
-        unfinish(e, grad_y + at, y + at, choice + at, grad);
+        unfinish(e, grad_y + at, y + at, choice + at, sizeof *grad, grad);
         gradient_to_points(s, grad, zeros, i * per_image, gradient, grad_bias + me * s.k);
       }
       MEET
