@@ -26,6 +26,11 @@ FLAGS = [
     *("-std=gnu11", "-O3", "-march=x86-64-v4", "-fno-signed-zeros", "-fno-trapping-math"),
     *("-fopenmp", "-fPIC", "-shared"),
 ]
+# Instructions beyond those of x86-64-v4, by the names of `torch.cpu.get_capabilities`.
+INSTRUCTIONS = {
+    "avx512_bf16": ["-mavx512bf16"],
+    "amx_bf16": ["-mamx-tile", "-mamx-bf16"],
+}
 # The types of maps that the functions take, as vectors.h calls them.
 ELEMENTS = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16"}
 
@@ -41,6 +46,13 @@ def compiler() -> str | None:
 
 
 @cache
+def flags() -> list[str]:
+    """Of the compiler, for the instructions that the processor has."""
+    found = torch.cpu.get_capabilities()
+    return FLAGS + [flag for name, more in INSTRUCTIONS.items() if found.get(name) for flag in more]
+
+
+@cache
 def library(name: str, dtype: torch.dtype, constants: str = "") -> ctypes.CDLL | None:
     """The functions of `name`.c for maps of `dtype`, with `constants` before its first line.
 
@@ -52,7 +64,7 @@ def library(name: str, dtype: torch.dtype, constants: str = "") -> ctypes.CDLL |
         return None
     files = [FOLDER / file for file in (*HEADERS, f"{name}.c")]
     source = "\n".join([f"#define {ELEMENTS[dtype]}", constants, *(f.read_text() for f in files)])
-    key = hashlib.sha256("\n".join([*FLAGS, source]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([*flags(), source]).encode()).hexdigest()[:16]
     path = _cache() / f"{name}-{key}.so"
     try:
         if not path.exists():
@@ -61,7 +73,8 @@ def library(name: str, dtype: torch.dtype, constants: str = "") -> ctypes.CDLL |
     except OSError as error:
         reason = str(error)
     except subprocess.CalledProcessError as error:
-        reason = f"{command} says {error.stderr.strip() or error}".splitlines()[0]
+        said = error.stderr.strip().splitlines() or [str(error)]
+        reason = f"{command} says {next((line for line in said if 'error' in line), said[0])}"
     logging.getLogger(__name__).warning(
         "%s.c cannot be used here, so PyTorch computes in its place, more slowly: %s", name, reason
     )
@@ -80,7 +93,7 @@ def _compile(command: str, source: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder, path.name)
         subprocess.run(
-            [command, *FLAGS, "-x", "c", "-", "-o", str(built)],
+            [command, *flags(), "-x", "c", "-", "-o", str(built)],
             input=source,
             text=True,
             check=True,
