@@ -18,13 +18,22 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.step import ROOT, device_name, file_name_part
+from mnist_bench.models.amx import amx_conv2d
 from mnist_bench.models.convnet import IMAGE_SIZE
 from mnist_bench.models.direct import direct_conv2d
 from mnist_bench.models.dropout import Dropout
 from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue
 from mnist_bench.models.fourier import fourier_conv2d
-from mnist_bench.models.layers import Conv2d, Linear, MaxPool2d, prefers_winograd
-from mnist_bench.models.winograd import winograd_conv2d
+from mnist_bench.models.layers import (
+    MKL_IS_FASTER,
+    Conv2d,
+    MaxPool2d,
+    onednn_linear,
+    prefers_amx,
+    prefers_fourier,
+    prefers_winograd,
+)
+from mnist_bench.models.winograd import winograd_conv2d, winograd_serves
 from mnist_bench.placement import keep_freed_memory
 from mnist_bench.records import provenance
 from mnist_bench.screen import say
@@ -34,19 +43,21 @@ BATCH_SIZE = 128
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NO_POOLING, POOLING = Epilogue(relu=True), Epilogue(pool=True, relu=True)
 # Channels in and out, size of the map, of the kernel: as in the published networks.
-FOURIER = [(64, 128, 24, 7)]
-FOURIER_NOT_USED = [(64, 128, 26, 5), (32, 64, 24, 5), (64, 128, 26, 3), (32, 64, 26, 3)]
+FOURIER = [
+    *((64, 128, 24, 7), (64, 128, 26, 5), (32, 64, 24, 5)),
+    *((64, 128, 26, 3), (32, 64, 26, 3)),
+]
 # And the padding. The last four are of vgg16.
-WINOGRAD = [
+CONVOLUTIONS = [
     *((32, 64, 26, 3, "valid"), (64, 128, 26, 3, "valid")),
-    *((32, 64, 24, 5, "valid"), (64, 128, 26, 5, "valid")),
+    *((32, 64, 24, 5, "valid"), (64, 128, 26, 5, "valid"), (64, 128, 24, 7, "valid")),
     *((64, 64, 28, 3, "same"), (128, 128, 14, 3, "same")),
     *((256, 256, 7, 3, "same"), (512, 512, 3, 3, "same")),
 ]
 # With the pooling and the ReLU behind: outputs of the first convolution and the side of its kernel;
 # a second convolution as above.
 DIRECT = [(32, 3, NO_POOLING), (64, 3, NO_POOLING), (32, 5, POOLING)]
-WINOGRAD_POOLED = [(32, 64, 26, 3, "valid"), (32, 64, 12, 5, "valid")]
+POOLED_CONVOLUTIONS = [(32, 64, 26, 3, "valid"), (32, 64, 12, 5, "valid")]
 # Kernels that do not overlap: that of the speed record, and one like it.
 APART = [(32, 64, 9, 3), (32, 96, 8, 2)]
 ONE_PIXEL = 512
@@ -59,6 +70,8 @@ DENSE = [(128, 7744, 7744), (32, 7744, 7744)]
 MEMORY, MEMORY_BATCHES = (32, 64, 24, 5, "valid"), [128, 512]
 
 Step = Callable[[], object]
+# A convolution of maps by kernels, with biases and padding, and what follows it.
+Way = Callable[[Tensor, Tensor, Tensor, int, Epilogue], Tensor]
 
 
 def time_in_turns(ours: Step, theirs: Step) -> tuple[float, float, float]:
@@ -128,7 +141,8 @@ def direct(shape: tuple[int, int, Epilogue], dtype: torch.dtype) -> tuple[Step, 
     )
 
 
-def winograd(
+def in_c(
+    convolution: Way,
     shape: tuple[int, int, int, int, str],
     dtype: torch.dtype,
     batch_size: int = BATCH_SIZE,
@@ -144,7 +158,7 @@ def winograd(
     theirs = followed(plain, epilogue)
     grad = channels_last(torch.randn_like(theirs(x)))
     return (
-        forward_and_backward(lambda x: winograd_conv2d(x, weight, bias, around, epilogue), x, grad),
+        forward_and_backward(lambda x: convolution(x, weight, bias, around, epilogue), x, grad),
         forward_and_backward(theirs, x, grad),
     )
 
@@ -152,7 +166,7 @@ def winograd(
 def blocks(shape: tuple[int, int, int, int], dtype: torch.dtype) -> tuple[Step, Step]:
     inputs, outputs, size, k = shape
     plain = nn.Conv2d(inputs, outputs, k, k).to(memory_format=torch.channels_last).to(dtype)
-    ours = Conv2d(inputs, outputs, k, k, "valid", pixel_major=False).to(plain.weight)
+    ours = Conv2d(inputs, outputs, k, k, "valid").to(plain.weight)
     x = channels_last(torch.rand(BATCH_SIZE, inputs, size, size).to(dtype))
     grad = channels_last(torch.randn(BATCH_SIZE, outputs, size // k, size // k).to(dtype))
     return both(ours, plain, x, grad)
@@ -161,7 +175,7 @@ def blocks(shape: tuple[int, int, int, int], dtype: torch.dtype) -> tuple[Step, 
 def of_one_pixel(channels: int, dtype: torch.dtype) -> tuple[Step, Step]:
     plain = nn.Conv2d(channels, channels, 3, padding="same")
     plain = plain.to(memory_format=torch.channels_last).to(dtype)
-    ours = Conv2d(channels, channels, 3, 1, "same", pixel_major=False).to(plain.weight)
+    ours = Conv2d(channels, channels, 3, 1, "same").to(plain.weight)
     x = torch.rand(BATCH_SIZE, channels, 1, 1).to(dtype)
     return both(ours, plain, x, torch.randn_like(x))
 
@@ -181,32 +195,43 @@ def dropout(features: int, rate: float, dtype: torch.dtype) -> tuple[Step, Step]
 
 
 def dense(images: int, inputs: int, outputs: int) -> tuple[Step, Step]:
-    ours, plain = Linear(inputs, outputs), nn.Linear(inputs, outputs)
-    return both(ours, plain, torch.rand(images, inputs), torch.randn(images, outputs))
+    plain = nn.Linear(inputs, outputs)
+    x, grad = torch.rand(images, inputs).requires_grad_(), torch.randn(images, outputs)
+    return (
+        forward_and_backward(lambda x: onednn_linear(x, plain.weight, plain.bias), x, grad),
+        forward_and_backward(plain, x, grad),
+    )
 
 
 def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
     """What is computed, the precision, and the two who compute it."""
     for precision, dtype in DTYPES.items():
-        for inputs, outputs, size, k, padding in WINOGRAD:
-            used = prefers_winograd(inputs, outputs, k, 1, dtype)
-            what = f"{named('Winograd', used)}: {k}x{k}, {inputs} to {outputs} channels, "
-            what += f"from {size} x {size}" + ", padded" * (padding == "same")
-            yield what, precision, winograd((inputs, outputs, size, k, padding), dtype)
-        for shape in WINOGRAD_POOLED:
-            inputs, outputs, size, k, _ = shape
-            what = f"Winograd, pooling, ReLU: {k}x{k}, {inputs} to {outputs} channels, "
-            what += f"from {size} x {size}"
-            yield what, precision, winograd(shape, dtype, epilogue=POOLING)
+        ways: list[tuple[str, Way, Callable[..., bool]]] = []
+        if prefers_amx(32, 32, 3, 1, dtype):
+            ways.append(("AMX", amx_conv2d, prefers_amx))
+        ways.append(("Winograd", winograd_conv2d, prefers_winograd))
+        for name, way, prefers in ways:
+            for inputs, outputs, size, k, padding in CONVOLUTIONS:
+                if way is winograd_conv2d and not winograd_serves(inputs, outputs, k, dtype):
+                    continue
+                used = prefers(inputs, outputs, k, 1, dtype) and way is ways[0][1]
+                what = f"{named(name, used)}: {k}x{k}, {inputs} to {outputs} channels, "
+                what += f"from {size} x {size}" + ", padded" * (padding == "same")
+                yield what, precision, in_c(way, (inputs, outputs, size, k, padding), dtype)
+            for shape in POOLED_CONVOLUTIONS:
+                inputs, outputs, size, k, _ = shape
+                what = f"{named(name, way is ways[0][1])}, pooling, ReLU: {k}x{k}, "
+                what += f"{inputs} to {outputs} channels, from {size} x {size}"
+                yield what, precision, in_c(way, shape, dtype, epilogue=POOLING)
         for outputs, k, epilogue in DIRECT:
             what = f"direct sum{', pooling' * epilogue.pool}, ReLU: "
             what += f"{k}x{k}, 1 to {outputs} channels, from {IMAGE_SIZE} x {IMAGE_SIZE}"
             yield what, precision, direct((outputs, k, epilogue), dtype)
-        for used, shapes in ((True, FOURIER), (False, FOURIER_NOT_USED)):
-            for inputs, outputs, size, k in shapes:
-                what = f"{named('Fourier', used)}: {k}x{k}, {inputs} to {outputs} channels, "
-                what += f"from {size} x {size}"
-                yield what, precision, fourier((inputs, outputs, size, k), dtype)
+        for inputs, outputs, size, k in FOURIER:
+            used = prefers_fourier(inputs, outputs, k, 1, dtype)
+            what = f"{named('Fourier', used)}: {k}x{k}, {inputs} to {outputs} channels, "
+            what += f"from {size} x {size}"
+            yield what, precision, fourier((inputs, outputs, size, k), dtype)
         for inputs, outputs, size, k in APART:
             what = (
                 f"blocks: {k}x{k} every {k}, {inputs} to {outputs} channels, from {size} x {size}"
@@ -227,7 +252,7 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
             yield f"dropout: {rate} of {features}", precision, dropout(features, rate, dtype)
     for images, inputs, outputs in DENSE:
         yield (
-            f"dense: {inputs} to {outputs}, batch {images}",
+            f"{named('dense', not MKL_IS_FASTER)}: {inputs} to {outputs}, batch {images}",
             "fp32",
             dense(images, inputs, outputs),
         )
@@ -260,7 +285,7 @@ def time_one(batch_size: int, keep: bool) -> float:
     """Milliseconds of the large convolution of `cnn5x5`, forward and backward."""
     if keep:
         keep_freed_memory()
-    ours, _ = winograd(MEMORY, torch.float32, batch_size)
+    ours, _ = in_c(winograd_conv2d, MEMORY, torch.float32, batch_size)
     return time_in_turns(ours, lambda: None)[0]
 
 

@@ -100,7 +100,7 @@ def test_fourier_convolution_errs_no_more_than_the_direct_sum_in_float32(
 
 
 def test_a_transform_first_used_in_an_evaluation_serves_training() -> None:
-    layer = Conv2d(32, 4, 9, 1, "valid", pixel_major=False)  # a size that no other test uses
+    layer = Conv2d(32, 4, 9, 1, "valid")  # a size that no other test uses
     x = torch.randn(2, 32, 17, 17)
     with torch.inference_mode():
         layer(x)
@@ -111,7 +111,7 @@ def test_a_transform_first_used_in_an_evaluation_serves_training() -> None:
 @pytest.mark.parametrize("k", [1, 3, 5, 28])
 def test_the_first_convolution_is_pytorchs_and_pixel_major(images: Images, k: int) -> None:
     torch.manual_seed(0)
-    layer = Conv2d(1, 6, k, 1, "valid", pixel_major=True).double()
+    layer = Conv2d(1, 6, k, 1, "valid", pixel_major=[torch.float64]).double()
     x = (images.test_images[:4, None] / 255).double()
     output, expected = layer(x), F.conv2d(x, layer.weight, layer.bias)
     torch.testing.assert_close(output, expected)
@@ -125,16 +125,19 @@ def test_the_first_convolution_is_pytorchs_and_pixel_major(images: Images, k: in
 @pytest.mark.parametrize(
     ("layer", "size"),
     [
-        (Conv2d(32, 4, 5, 1, "valid", pixel_major=False), 12),
-        (Conv2d(32, 4, 5, 1, "same", pixel_major=False), 12),
-        (Conv2d(8, 4, 5, 1, "valid", pixel_major=False), 12),
-        (Conv2d(32, 4, 3, 1, "valid", pixel_major=False), 12),
-        (Conv2d(32, 4, 5, 2, "valid", pixel_major=False), 13),
-        (Conv2d(8, 4, 3, 3, "valid", pixel_major=False), 12),
-        (Conv2d(1, 4, 4, 4, "valid", pixel_major=True), 15),
-        (Conv2d(8, 4, 4, 2, "valid", pixel_major=False), 12),
-        (Conv2d(8, 4, 3, 1, "same", pixel_major=False), 1),
-        (Conv2d(8, 4, 4, 1, "same", pixel_major=False), 1),
+        (Conv2d(32, 4, 5, 1, "valid"), 12),
+        (Conv2d(32, 4, 5, 1, "same"), 12),
+        (Conv2d(8, 4, 5, 1, "valid"), 12),
+        (Conv2d(32, 4, 3, 1, "valid"), 12),
+        (Conv2d(32, 4, 5, 2, "valid"), 13),
+        (Conv2d(8, 4, 3, 3, "valid"), 12),
+        (Conv2d(1, 4, 4, 4, "valid", pixel_major=[torch.float64]), 15),
+        (Conv2d(8, 4, 4, 2, "valid"), 12),
+        (Conv2d(8, 4, 3, 1, "same"), 1),
+        (Conv2d(8, 4, 4, 1, "same"), 1),
+        (Conv2d(32, 32, 7, 1, "valid"), 12),
+        (Conv2d(32, 32, 4, 1, "same"), 8),
+        (Conv2d(32, 64, 3, 2, "valid"), 8),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -182,19 +185,23 @@ def test_a_pooling_is_pytorchs_in_every_layout(
 @pytest.mark.parametrize(
     "layers",
     [
-        [Conv2d(1, 32, 3, 1, "valid", False), nn.ReLU(), Conv2d(32, 32, 3, 1, "same", False)],
-        [Conv2d(1, 32, 5, 1, "valid", True), MaxPool2d(), nn.ReLU()],
-        [Conv2d(1, 8, 3, 1, "valid", False), MaxPool2d(), nn.ReLU()],
-        [Conv2d(1, 32, 3, 1, "same", False), nn.BatchNorm2d(32), MaxPool2d(), nn.ReLU()],
-        [nn.ZeroPad2d(-3), Conv2d(1, 32, 6, 2, "valid", False), MaxPool2d()],
+        [Conv2d(1, 32, 3, 1, "valid"), nn.ReLU(), Conv2d(32, 32, 3, 1, "same")],
+        [Conv2d(1, 32, 5, 1, "valid", [torch.bfloat16]), MaxPool2d(), nn.ReLU()],
+        [Conv2d(1, 8, 3, 1, "valid"), MaxPool2d(), nn.ReLU()],
+        [Conv2d(1, 32, 3, 1, "same"), nn.BatchNorm2d(32), MaxPool2d(), nn.ReLU()],
+        [nn.ZeroPad2d(-3), Conv2d(1, 32, 6, 2, "valid"), MaxPool2d()],
     ],
 )
 def test_layers_computed_together_are_the_layers(
     images: Images, layers: list[nn.Module], precision: torch.dtype
 ) -> None:
     """What hooks see is what there is without them, and what PyTorch's own layers compute."""
+    torch.manual_seed(0)
     x = images.test_images[:8, None] / 255
     together, seen = Features(*layers), []
+    for layer in layers:
+        if isinstance(layer, Conv2d):
+            layer.reset_parameters()
 
     def results() -> list[Tensor]:
         with torch.autocast("cpu", precision, enabled=precision is torch.bfloat16):
@@ -211,7 +218,7 @@ def test_layers_computed_together_are_the_layers(
     assert torch.equal(seen[-1], found[0])
     for ours, theirs in zip(found, expected, strict=True):
         assert relative_error(ours, theirs.double()) < (
-            1e-6 if precision is torch.float32 else 1e-2
+            1e-6 if precision is torch.float32 else 2e-2  # two pixels of a window nearly equal
         )
 
 
@@ -224,7 +231,7 @@ def test_layers_computed_together_are_the_layers(
     ],
 )
 def test_a_hook_sees_its_layer(register: str, watched: int) -> None:
-    layers = Features(Conv2d(1, 32, 3, 1, "valid", False), MaxPool2d(), nn.ReLU())
+    layers = Features(Conv2d(1, 32, 3, 1, "valid"), MaxPool2d(), nn.ReLU())
     seen: list[nn.Module] = []
     getattr(layers[watched], register)(lambda layer, *_: seen.append(layer))
     layers(torch.rand(2, 1, 8, 8)).sum().backward()
@@ -239,14 +246,22 @@ def test_what_is_no_number_is_not_pooled_away(dtype: torch.dtype) -> None:
     assert MaxPool2d()(x).isnan().all()
 
 
+@pytest.mark.parametrize("by_mkl", [False, True])
 @pytest.mark.parametrize("count", [1, 5, 128])
 @pytest.mark.parametrize(("inputs", "outputs"), [(30, 40), (9216, 128), (128, 10)])
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("fp64", 1e-14), ("fp32", 1e-6), ("bf16", 1e-2)]
 )
 def test_a_dense_layer_is_pytorchs_however_it_is_computed(
-    count: int, inputs: int, outputs: int, precision: str, tolerance: float
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    inputs: int,
+    outputs: int,
+    precision: str,
+    tolerance: float,
+    by_mkl: bool,
 ) -> None:
+    monkeypatch.setattr("mnist_bench.models.layers.MKL_IS_FASTER", by_mkl)
     torch.manual_seed(0)
     dtype = torch.float64 if precision == "fp64" else torch.float32
     layer = Linear(inputs, outputs).to(dtype)

@@ -96,6 +96,6 @@ def test_without_a_compiler_there_are_none(
 ) -> None:
     monkeypatch.setattr(native, "COMPILERS", ("no-such-compiler",))
     assert native.library("pooling", torch.float32) is None
-    layer, x = Conv2d(32, 32, 3, 1, "valid", pixel_major=False), torch.rand(2, 32, 8, 8)
+    layer, x = Conv2d(32, 32, 3, 1, "valid"), torch.rand(2, 32, 8, 8)
     assert layer(x).shape == (2, 32, 6, 6)
     assert not caplog.records, "nothing is wrong"

@@ -35,9 +35,9 @@ SHAPES = [
 
 
 def convolve(
-    shape: tuple[int, ...], dtype: torch.dtype, threads: int = 2
+    shape: tuple[int, ...], dtype: torch.dtype, threads: int = 2, convolution=winograd_conv2d
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Output and gradients of input, kernels and bias: ours, PyTorch's, and exactly."""
+    """Output and gradients of input, kernels and bias: by `convolution`, PyTorch's, and exactly."""
     torch.manual_seed(0)
     images, inputs, outputs, height, width, k, padding = shape
     x = (torch.randn(images, inputs, height, width) + 0.3).relu().to(dtype)
@@ -52,7 +52,7 @@ def convolve(
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    ours = results(lambda x, w, b: winograd_conv2d(x, w, b, padding), x, weight, bias)
+    ours = results(lambda x, w, b: convolution(x, w, b, padding), x, weight, bias)
     torch.set_num_threads(before)
     direct = results(
         lambda x, w, b: F.conv2d(x, w.to(dtype), b.to(dtype), padding=padding), x, weight, bias

@@ -6,6 +6,7 @@ N images, C channels, H rows, W columns, K classes.
 from collections import OrderedDict
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from mnist_bench.config import ModelConfig, Padding
@@ -25,6 +26,7 @@ IMAGE_SIZE = 28
 # Keras's BatchNormalization: momentum 0.99 (the share kept; PyTorch names the share replaced).
 BATCH_NORM_MOMENTUM = 0.01
 BATCH_NORM_EPSILON = 1e-3
+MAP_TYPES = (torch.float32, torch.bfloat16)  # on a CPU
 
 T = TypeVar("T")
 
@@ -95,12 +97,10 @@ def _features(config: ModelConfig) -> tuple[nn.Sequential, int]:
                     f"{config.name} sees a {size} x {size} map, and its kernel can be at most that."
                 )
             size = (size - kernel_size) // stride + 1
-        # Batch norm would lose the layout.
-        pixel_major = (
-            i < depth
-            and not config.conv_batch_norm
-            and prefers_fourier(out_channels, config.channels[i], kernel_sizes[i], strides[i])
-        )
+        pixel_major: list[torch.dtype] = []
+        if i < depth and not config.conv_batch_norm:  # which would lose the layout
+            behind = (out_channels, config.channels[i], kernel_sizes[i], strides[i])
+            pixel_major += [dtype for dtype in MAP_TYPES if prefers_fourier(*behind, dtype)]
         layers[f"conv{i}"] = Conv2d(
             in_channels, out_channels, kernel_size, stride, config.padding.value, pixel_major
         )

@@ -6,7 +6,7 @@ where a pixel of the whole batch is one row.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnist_bench.models import pooling
+from mnist_bench.models.amx import amx_conv2d, amx_serves
 from mnist_bench.models.direct import direct_conv2d, direct_serves
 from mnist_bench.models.epilogue import Epilogue
 from mnist_bench.models.fourier import fourier_conv2d
@@ -26,14 +27,16 @@ FOURIER_KERNEL_SIZE = 5
 FOURIER_CHANNELS = 32
 # oneDNN's product of matrices as PyTorch's compiler calls it; a PyTorch without oneDNN has none.
 ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+# PyTorch asks MKL, which is faster on the processors of its maker.
+MKL_IS_FASTER = "Intel" in str(torch.cpu.get_capabilities().get("cpu_name"))
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution by the fastest of several ways, on a CPU: the direct sum, Winograd's products,
-    the frequency domain, one product of matrices, PyTorch's own.
+    """A convolution by the fastest of several ways, on a CPU: the direct sum, the matrix unit AMX,
+    Winograd's products, the frequency domain, one product of matrices, PyTorch's own.
 
-    The function is the same up to rounding. `pixel_major` says that the next layer wants its input
-    in that layout.
+    The function is the same up to rounding. `pixel_major` are the types of maps in which the next
+    layer wants its input in that layout.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class Conv2d(nn.Conv2d):
         kernel_size: int,
         stride: int,
         padding: str,
-        pixel_major: bool,
+        pixel_major: Collection[torch.dtype] = (),
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding)
         self.pixel_major = pixel_major
@@ -58,20 +61,22 @@ class Conv2d(nn.Conv2d):
         k, stride, dtype = self.kernel_size[0], self.stride[0], _autocast_dtype(input)
         epilogue = Epilogue(*(any(isinstance(x, kind) for x in behind) for kind in EPILOGUE))
         if direct_serves(input, self.weight, dtype, stride, self.padding):
-            settings = dtype, stride, self.padding, epilogue
-            return self._laid_out(direct_conv2d(input, self.weight, self.bias, *settings))
-        is_fp32 = self.weight.dtype is torch.float32
-        if is_fp32 and prefers_winograd(self.in_channels, self.out_channels, k, stride, dtype):
+            how = dtype, stride, self.padding, epilogue
+            return self._laid_out(direct_conv2d(input, self.weight, self.bias, *how))
+        layer = self.in_channels, self.out_channels, k, stride, dtype
+        if self.weight.dtype is torch.float32 and (self.padding == "valid" or k % 2 == 1):
             padding = k // 2 if self.padding == "same" else 0
-            return winograd_conv2d(input.to(dtype), self.weight, self.bias, padding, epilogue)
-        return _through(behind, self._convolve(input))
+            tensors = input.to(dtype), self.weight, self.bias
+            if prefers_amx(*layer):
+                return amx_conv2d(*tensors, padding, epilogue)
+            if prefers_winograd(*layer):
+                return winograd_conv2d(*tensors, padding, epilogue)
+        return _through(behind, self._convolve(input, prefers_fourier(*layer)))
 
-    def _convolve(self, input: Tensor) -> Tensor:
+    def _convolve(self, input: Tensor, by_fourier: bool) -> Tensor:
         if self.padding == "same":
             return super().forward(input)
-        if prefers_fourier(
-            self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0]
-        ):
+        if by_fourier:
             return self._fourier(input)
         apart = self.stride == self.kernel_size
         output: Tensor = self._blocks(input) if apart else super().forward(input)
@@ -79,7 +84,9 @@ class Conv2d(nn.Conv2d):
 
     def _laid_out(self, output: Tensor) -> Tensor:
         """Changed here, so that a ReLU behind has one layout both ways."""
-        return _from_pixel_major(_to_pixel_major(output)) if self.pixel_major else output
+        if output.dtype not in self.pixel_major:
+            return output
+        return _from_pixel_major(_to_pixel_major(output))
 
     def _fourier(self, input: Tensor) -> Tensor:
         assert self.bias is not None
@@ -175,19 +182,22 @@ class Features(nn.Sequential):
 
 
 class Linear(nn.Linear):
-    """A dense layer that oneDNN computes in fp32 too; PyTorch asks MKL, which is slower at it."""
+    """A dense layer that oneDNN computes in fp32 too where MKL, which PyTorch asks, is slower."""
 
     def forward(self, input: Tensor) -> Tensor:
         reduced = torch.is_autocast_enabled("cpu") or input.dtype is not torch.float32
-        if ONEDNN_LINEAR is None or not computes_on_cpu(input) or reduced:
+        if ONEDNN_LINEAR is None or MKL_IS_FASTER or not computes_on_cpu(input) or reduced:
             return super().forward(input)
-        output: Tensor = _OneDnnLinear.apply(input, self.weight, self.bias)
-        return output
+        return onednn_linear(input, self.weight, self.bias)
+
+
+def onednn_linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
+    """`F.linear` in float32."""
+    output: Tensor = _OneDnnLinear.apply(x_NI, weight_OI, bias_O)
+    return output
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """`F.linear` of (N, I) and (O, I), in float32."""
-
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
         ctx.save_for_backward(x_NI, weight_OI)
@@ -207,10 +217,18 @@ def _multiply(x_MK: Tensor, y_LK: Tensor, bias_L: Tensor | None = None) -> Tenso
     return product_ML
 
 
+# Whether a layer is computed in one of these ways, from maps of this type.
+
+
+def prefers_amx(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int, dtype: torch.dtype
+) -> bool:
+    return stride == 1 and dtype is torch.bfloat16 and amx_serves(in_channels, out_channels)
+
+
 def prefers_winograd(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, dtype: torch.dtype
 ) -> bool:
-    """For maps of this type."""
     kernels = in_channels * out_channels
     return (
         stride == 1
@@ -219,8 +237,11 @@ def prefers_winograd(
     )
 
 
-def prefers_fourier(in_channels: int, out_channels: int, kernel_size: int, stride: int) -> bool:
-    if winograd_serves(in_channels, out_channels, kernel_size):
+def prefers_fourier(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int, dtype: torch.dtype
+) -> bool:
+    layer = in_channels, out_channels, kernel_size, stride, dtype
+    if prefers_amx(*layer) or prefers_winograd(*layer):
         return False
     return in_channels >= FOURIER_CHANNELS and kernel_size >= FOURIER_KERNEL_SIZE and stride == 1
 

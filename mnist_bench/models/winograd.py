@@ -116,7 +116,7 @@ class _Winograd(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: int, epilogue: Epilogue
     ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        ctx.shape = shape = _shape(x, weight, padding, epilogue)
+        ctx.shape = shape = shape_of(x, weight, padding, epilogue)
         library = _library(weight.shape[-1], x.dtype)
         kernels_TTIO = _kernels_to_points(library, x.dtype, weight.transpose(0, 1))
         y, choice = epilogue.outputs((shape.n, shape.p, shape.q, shape.k), x.dtype)
@@ -141,7 +141,7 @@ class _Winograd(torch.autograd.Function):
         grad_IOkk = grad_weight.transpose(0, 1)
         sizes = (*grads_DTTIO.shape[:1], *grad_IOkk.shape[:2])
         native.call(
-            library, "kernels_from_points", *sizes, grads_DTTIO, _steps(grad_IOkk), grad_IOkk
+            library, "kernels_from_points", *sizes, grads_DTTIO, steps_of(grad_IOkk), grad_IOkk
         )
         return grad_x, grad_weight, grads_DO.sum(0), None, None
 
@@ -151,7 +151,7 @@ def _together(weight: Tensor) -> bool:
     return weight.shape[0] * weight.shape[1] >= LARGE
 
 
-def _shape(x: Tensor, weight: Tensor, padding: int, epilogue: Epilogue) -> Shape:
+def shape_of(x: Tensor, weight: Tensor, padding: int, epilogue: Epilogue) -> Shape:
     images, inputs, height, width = x.shape
     outputs, _, k, _ = weight.shape
     rows, columns = height + 2 * padding - k + 1, width + 2 * padding - k + 1
@@ -165,12 +165,12 @@ def _kernels_to_points(
     rows, columns, k, _ = weight_RCkk.shape
     T = TILES[k, dtype].size + k - 1
     kernels_TTRC = weight_RCkk.new_empty(T, T, rows, columns)
-    steps = _steps(weight_RCkk)
+    steps = steps_of(weight_RCkk)
     native.call(library, "kernels_to_points", rows, columns, weight_RCkk, steps, kernels_TTRC)
     return kernels_TTRC
 
 
-def _steps(weight_RCkk: Tensor) -> ctypes.Array[ctypes.c_int64]:
+def steps_of(weight_RCkk: Tensor) -> ctypes.Array[ctypes.c_int64]:
     """From one kernel to the next along a column and a row, and from pixel to pixel."""
     row, column, kernel_row, pixel = weight_RCkk.stride()
     assert kernel_row == weight_RCkk.shape[-1] * pixel
