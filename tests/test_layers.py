@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mnist_bench.config import TrainConfig
 from mnist_bench.data.images import Images
+from mnist_bench.models.convnet import ConvNet
 from mnist_bench.models.epilogue import Epilogue
 from mnist_bench.models.fourier import fourier_conv2d
-from mnist_bench.models.layers import Conv2d, Features, Linear, MaxPool2d
+from mnist_bench.models.layers import Conv2d, Features, Linear, MaxPool2d, prefers_fourier
 
 EPILOGUES = [Epilogue(pool, relu) for pool in (False, True) for relu in (False, True)]
 # Channels in and out, size of the map, size of the kernel: those of the published networks, and
@@ -179,6 +181,19 @@ def test_a_pooling_is_pytorchs_in_every_layout(
     pooled.backward(grad)
     expected.backward(grad)
     assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("has_amx", [False, True])
+def test_with_amx_no_layer_waits_for_maps_of_the_frequency_domain(
+    compose: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch, has_amx: bool
+) -> None:
+    monkeypatch.setattr("mnist_bench.models.layers.amx_serves", lambda *channels: has_amx)
+    assert prefers_fourier(64, 128, 7, 1, torch.float32)
+    assert prefers_fourier(64, 128, 7, 1, torch.bfloat16) is not has_amx
+    network = ConvNet(compose("model=wide5x7_bn").model)
+    types = {torch.float32} if has_amx else {torch.float32, torch.bfloat16}
+    assert set(network.features.conv1.pixel_major) == types
+    assert not network.features.conv2.pixel_major
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
