@@ -10,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_command import COMMAND, QUICK, environment, read_summary, run_train
 
-FIVE_EPOCHS = ("data.limit=1500", "trainer.epochs=5", "trainer.precision=fp32", "trainer.gpus=0")
+FIVE_EPOCHS = ("data.limit=3000", "trainer.epochs=5", "trainer.precision=fp32", "trainer.gpus=0")
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,13 @@ def start_and_stop(signal_number, cwd, mnist_root):
         text=True,
     )
     assert process.stdout is not None
+    ends = []
     for line in process.stdout:
-        if line.startswith("epoch 2/5"):
+        if line.startswith("epoch "):
+            ends.append(time.monotonic())
+        if len(ends) == 2:
             break
-    time.sleep(0.3)
+    time.sleep((ends[1] - ends[0]) / 2)
     process.send_signal(signal_number)
     output, errors = process.communicate(timeout=60)
     return process.returncode, output, errors
