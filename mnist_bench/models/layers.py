@@ -240,10 +240,10 @@ def prefers_winograd(
 def prefers_fourier(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, dtype: torch.dtype
 ) -> bool:
-    layer = in_channels, out_channels, kernel_size, stride, dtype
-    if prefers_amx(*layer) or prefers_winograd(*layer):
+    if in_channels < FOURIER_CHANNELS or kernel_size < FOURIER_KERNEL_SIZE or stride > 1:
         return False
-    return in_channels >= FOURIER_CHANNELS and kernel_size >= FOURIER_KERNEL_SIZE and stride == 1
+    layer = in_channels, out_channels, kernel_size, stride, dtype
+    return not (prefers_amx(*layer) or prefers_winograd(*layer))
 
 
 def computes_on_cpu(input: Tensor) -> bool:
