@@ -50,14 +50,19 @@ def test_a_library_is_compiled_once_for_each_type(cache: Path) -> None:
 def test_a_compiler_that_fails_is_named_and_pytorch_computes(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    put_in_path(tmp_path / "bin", "echo 'unknown processor' >&2; exit 1", monkeypatch)
+    put_in_path(
+        tmp_path / "bin",
+        "echo 'In function f:' >&2; echo 'error: unknown processor' >&2; exit 1",
+        monkeypatch,
+    )
     x = torch.rand(2, 16, 6, 6)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(MaxPool2d()(x), F.max_pool2d(x, 2))
         MaxPool2d()(x)
     (record,) = caplog.records
     message = record.getMessage()
-    assert str(tmp_path / "bin" / "cc") in message and "unknown processor" in message
+    assert str(tmp_path / "bin" / "cc") in message
+    assert "error: unknown processor" in message and "In function" not in message
     assert not list(cache.glob("**/*.so"))
 
 
