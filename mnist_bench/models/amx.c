@@ -14,8 +14,8 @@ enum { TILE = IMAGES * CHANNELS, SUMS = IMAGES * HALF }; /* elements and floats 
 enum { CACHE = 1 << 20 }; /* bytes of maps that stay in a core's cache while all kernels pass */
 enum { PIXELS = 4, PASS_TAPS = 14 }; /* whose sums and kernels stay in the nearest cache */
 
-/* A convolution of n maps (h, w, c) into (p, q, k), with zeros around on either side, and what
-   follows. */
+/* A convolution of n maps (h, w, c) into (p, q, k), with zeros around on either side, fewer than a
+   kernel has rows, and what follows. */
 typedef struct { size n, h, w, c, p, q, k, padding, pool, relu; } shape;
 
 static size side_of(shape s) { return s.h + 2 * s.padding - s.p + 1; }
@@ -87,10 +87,9 @@ static void *scratch(size bytes) {
 
 static size block_size(shape s, size rows) { return rows * s.w * s.c * IMAGES; }
 
-/* Rows of images x (n, h, w, c), zeros for images that there are not. */
+/* Rows of images x (n, h, w, c). Where a block has fewer, what comes of the others is not asked. */
 static void fill_block(shape s, size images, range rows, const element *x, element *block) {
   size pixels = length(rows) * s.w;
-  if (images < IMAGES) memset(block, 0, block_size(s, length(rows)) * sizeof *block);
   for (size image = 0; image < images; image++) {
     const element *from = x + (image * s.h + rows.begin) * s.w * s.c;
     for (size pixel = 0; pixel < pixels; pixel++)
@@ -368,7 +367,7 @@ void backward(size threads, shape s, const element *x, const element *grad_y, co
       for (size row = 0; row < s.h; row += part.rows) {
         range rows = {row, smaller(row + part.rows, s.h)}, behind = source_of(t, rows);
         if (s.pool) behind.begin -= behind.begin % 2, behind.end += behind.end % 2; /* windows */
-        behind.end = rows.end == s.h ? s.p : smaller(behind.end, s.p);
+        behind.end = smaller(behind.end, s.p);
         added = (range){added.end, behind.end};
         range source = source_of(s, added);
         size block = block_size(t, length(behind)), turned = 2 * turned_size(s, length(source));

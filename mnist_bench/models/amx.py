@@ -42,7 +42,8 @@ def amx_conv2d(
 ) -> Tensor:
     """What `F.conv2d` and the epilogue compute, for a layer that `amx_serves` allows.
 
-    Maps are bfloat16 and channels_last; kernels are float32, and rounded to bfloat16.
+    Maps are bfloat16 and channels_last; kernels are float32, and rounded to bfloat16. The padding
+    is less than a kernel.
     """
     output: Tensor = _Amx.apply(x_NIHW, weight_OIkk, bias_O, padding, epilogue)
     return output
