@@ -177,7 +177,6 @@ static void sum_pixels(shape s, range has, const element *block, const element *
             }
           }
           store_sums(to);
-          if (!two) to -= 2 * SUMS;
         }
     }
 }
