@@ -30,11 +30,7 @@ static shape turned(shape s) {
   return (shape){s.n, s.p, s.q, s.k, s.h, s.w, s.c, side_of(s) - 1 - s.padding, 0, 0};
 }
 
-typedef struct { size begin, end; } range;
 static size length(range r) { return r.end - r.begin; }
-static range share(size items, size part, size parts) {
-  return (range){items * part / parts, items * (part + 1) / parts};
-}
 
 /* Whole blocks for each thread. */
 static range images_of(shape s, size thread, size threads) {

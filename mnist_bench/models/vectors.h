@@ -25,6 +25,12 @@ static inline void *allocate(size bytes) {
   return memory;
 }
 
+/* Of so many items, those of one of several threads. */
+typedef struct { size begin, end; } range;
+static range share(size items, size part, size parts) {
+  return (range){items * part / parts, items * (part + 1) / parts};
+}
+
 #ifdef FLOAT32
 typedef float element;
 typedef bits raw; /* elements as bits */

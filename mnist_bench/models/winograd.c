@@ -307,10 +307,6 @@ void kernels_from_points(size parts, size rows, size columns, const float *in, c
 /* Small stacks of kernels: each thread takes blocks of images of its own, and for the gradient of the
    kernels a stack of its own, to be added up later. Large ones (`together`) would not stay in the
    cache: all threads take the same block, each some of its images and then some of the points. */
-typedef struct { size begin, end; } range;
-static range share(size items, size part, size parts) {
-  return (range){items * part / parts, items * (part + 1) / parts};
-}
 static size images_per_block(shape s, int together) {
   size images = (together ? LARGE_BLOCK : BLOCK) / tiles_per_image(s);
   return images < 1 ? 1 : images < s.n ? images : s.n;

@@ -141,7 +141,7 @@ class _Winograd(torch.autograd.Function):
         grad_IOkk = grad_weight.transpose(0, 1)
         sizes = (*grads_DTTIO.shape[:1], *grad_IOkk.shape[:2])
         native.call(
-            library, "kernels_from_points", *sizes, grads_DTTIO, steps_of(grad_IOkk), grad_IOkk
+            library, "kernels_from_points", *sizes, grads_DTTIO, _steps(grad_IOkk), grad_IOkk
         )
         return grad_x, grad_weight, grads_DO.sum(0), None, None
 
@@ -165,12 +165,12 @@ def _kernels_to_points(
     rows, columns, k, _ = weight_RCkk.shape
     T = TILES[k, dtype].size + k - 1
     kernels_TTRC = weight_RCkk.new_empty(T, T, rows, columns)
-    steps = steps_of(weight_RCkk)
+    steps = _steps(weight_RCkk)
     native.call(library, "kernels_to_points", rows, columns, weight_RCkk, steps, kernels_TTRC)
     return kernels_TTRC
 
 
-def steps_of(weight_RCkk: Tensor) -> ctypes.Array[ctypes.c_int64]:
+def _steps(weight_RCkk: Tensor) -> ctypes.Array[ctypes.c_int64]:
     """From one kernel to the next along a column and a row, and from pixel to pixel."""
     row, column, kernel_row, pixel = weight_RCkk.stride()
     assert kernel_row == weight_RCkk.shape[-1] * pixel
