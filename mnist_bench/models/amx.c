@@ -14,16 +14,11 @@ enum { TILE = IMAGES * CHANNELS, SUMS = IMAGES * HALF }; /* elements and floats 
 enum { CACHE = 1 << 20 }; /* bytes of maps that stay in a core's cache while all kernels pass */
 enum { PIXELS = 4, PASS_TAPS = 14 }; /* whose sums and kernels stay in the nearest cache */
 
-/* A convolution of n maps (h, w, c) into (p, q, k), with zeros around on either side, fewer than a
-   kernel has rows, and what follows. */
-typedef struct { size n, h, w, c, p, q, k, padding, pool, relu; } shape;
-
+/* A shape's padding is the same on either side, and less than a kernel has rows. */
 static size side_of(shape s) { return s.h + 2 * s.padding - s.p + 1; }
 static size taps_of(shape s) { return side_of(s) * side_of(s); }
 static size smaller(size x, size y) { return x < y ? x : y; }
 static size larger(size x, size y) { return x > y ? x : y; }
-
-static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.k, s.k, s.pool, s.relu}; }
 
 /* The shape of the convolution of the output's gradient that gives the input's. */
 static shape turned(shape s) {

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from mnist_bench.models import native
-from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue
-from mnist_bench.models.winograd import shape_of
+from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue, Shape
 
 CHANNELS = 32  # they come in multiples of this
 IMAGES = 16  # that are computed together
@@ -55,7 +54,7 @@ class _Amx(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: int, epilogue: Epilogue
     ) -> Tensor:
         x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-        ctx.shape = shape = shape_of(x, weight, padding, epilogue)
+        ctx.shape = shape = Shape.of(x, weight, padding, epilogue)
         y, choice = epilogue.outputs((shape.n, shape.p, shape.q, shape.k), x.dtype)
         tiles = _to_tiles("kernels_to_tiles", weight)
         native.call(_library(), "forward", _threads(x), shape, x, tiles, bias, y, choice)

@@ -7,12 +7,6 @@
 
 enum { TAPS = KERNEL * KERNEL, VECTORS = 2, CHANNELS = VECTORS * LANES };
 
-/* n images (h, w), with so many zeros above and to the left, into maps (p, q, k), and what
-   follows. */
-typedef struct { size n, h, w, p, q, k, padding, pool, relu; } shape;
-
-static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.k, s.k, s.pool, s.relu}; }
-
 /* An image between zeros, on the right so many that its outputs are a multiple of PIXELS. */
 static size padded_width(shape s) { return (s.q + PIXELS - 1) / PIXELS * PIXELS * STRIDE + KERNEL; }
 static size padded_area(shape s) { return (s.p * STRIDE + KERNEL) * padded_width(s); }

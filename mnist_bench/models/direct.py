@@ -16,18 +16,10 @@ import torch
 from torch import Tensor
 
 from mnist_bench.models import native
-from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue
+from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue, Shape
 
 CHANNELS = 32  # outputs come in multiples of this
 PIXELS = 14  # of a row, at most, whose sums are in registers at once
-
-
-class Shape(ctypes.Structure):
-    """`shape` of direct.c."""
-
-    _fields_ = [
-        (name, ctypes.c_int64) for name in ("n", "h", "w", "p", "q", "k", "padding", "pool", "relu")
-    ]
 
 
 def direct_serves(
@@ -82,7 +74,7 @@ class _Direct(torch.autograd.Function):
         rows, columns = (_length(size, k, stride, padding) for size in (height, width))
         y, choice = epilogue.outputs((images, rows, columns, outputs), dtype)
         before = (k - 1) // 2 if padding == "same" else 0
-        sizes = (images, height, width, rows, columns, outputs, before)
+        sizes = (images, height, width, 1, rows, columns, outputs, before)
         ctx.shape = Shape(*sizes, *epilogue)
         ctx.library = _library(dtype, k, stride, columns)
         ctx.save_for_backward(x, weight, *epilogue.kept(y, choice))

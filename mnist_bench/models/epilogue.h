@@ -7,6 +7,11 @@ typedef uint8_t choices __attribute__((vector_size(LANES), aligned(1)));
    values from the next, as they may be some of all channels. */
 typedef struct { size h, w, c, x_step, y_step, pool, relu; } epilogue;
 
+/* A convolution of n maps (h, w, c) into (p, q, k), with so many zeros above and to the left, and what
+   follows: a pooling, a ReLU. */
+typedef struct { size n, h, w, c, p, q, k, padding, pool, relu; } shape;
+static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.k, s.k, s.pool, s.relu}; }
+
 /* What a ReLU lets pass: x where its output y is positive, or no number. */
 INLINE vector pass(vector x, vector y) { return (vector)((bits)x & ~(bits)(y <= 0)); }
 

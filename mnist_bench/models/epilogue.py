@@ -1,6 +1,7 @@
-"""What follows a convolution and is computed with it, by `epilogue.h`."""
+"""A convolution's shape, and what follows it and is computed with it, by `epilogue.h`."""
 
-from typing import NamedTuple
+import ctypes
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -32,3 +33,20 @@ class Epilogue(NamedTuple):
 
 
 NO_EPILOGUE = Epilogue()
+
+
+class Shape(ctypes.Structure):
+    """`shape` of epilogue.h."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("n", "h", "w", "c", "p", "q", "k", "padding", "pool", "relu")
+    ]
+
+    @classmethod
+    def of(cls, x_NIHW: Tensor, weight_OIkk: Tensor, padding: int, epilogue: Epilogue) -> Self:
+        """A convolution of stride 1, padded alike on either side."""
+        images, inputs, height, width = x_NIHW.shape
+        outputs, _, k, _ = weight_OIkk.shape
+        rows, columns = height + 2 * padding - k + 1, width + 2 * padding - k + 1
+        return cls(images, height, width, inputs, rows, columns, outputs, padding, *epilogue)

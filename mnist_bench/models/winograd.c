@@ -13,12 +13,6 @@
 
 enum { AREA = POINTS * POINTS, PAIRS = (POINTS - 1) / 2, ROWS = 6, PANEL = 64, PAD = 16 };
 
-/* A convolution of n maps (h, w, c) into (p, q, k), with zeros around on either side, and what
-   follows. */
-typedef struct { size n, h, w, c, p, q, k, padding, pool, relu; } shape;
-
-static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.k, s.k, s.pool, s.relu}; }
-
 /* ---- Polynomials at points: a matrix or its transpose, along one axis ---------------------------- */
 
 /* The even powers at a and -a are equal, the odd ones opposite. */

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mnist_bench.models import native
-from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue
+from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue, Shape
 
 CHANNELS = 32  # they come in multiples of this
 # From so many kernels on, they do not stay in the cache, and all threads share blocks of so many
@@ -77,15 +77,6 @@ def matrices(kernel_size: int, tile_size: int, points: tuple[float, ...]) -> Mat
     return Matrices(input_TT, powers(tile_size), powers(kernel_size) / scale)
 
 
-class Shape(ctypes.Structure):
-    """`shape` of winograd.c."""
-
-    _fields_ = [
-        (name, ctypes.c_int64)
-        for name in ("n", "h", "w", "c", "p", "q", "k", "padding", "pool", "relu")
-    ]
-
-
 def winograd_serves(
     in_channels: int, out_channels: int, kernel_size: int, dtype: torch.dtype = torch.float32
 ) -> bool:
@@ -116,7 +107,7 @@ class _Winograd(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: int, epilogue: Epilogue
     ) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        ctx.shape = shape = shape_of(x, weight, padding, epilogue)
+        ctx.shape = shape = Shape.of(x, weight, padding, epilogue)
         library = _library(weight.shape[-1], x.dtype)
         kernels_TTIO = _kernels_to_points(library, x.dtype, weight.transpose(0, 1))
         y, choice = epilogue.outputs((shape.n, shape.p, shape.q, shape.k), x.dtype)
@@ -149,13 +140,6 @@ class _Winograd(torch.autograd.Function):
 def _together(weight: Tensor) -> bool:
     """Whether all threads compute one block, which they do for many kernels."""
     return weight.shape[0] * weight.shape[1] >= LARGE
-
-
-def shape_of(x: Tensor, weight: Tensor, padding: int, epilogue: Epilogue) -> Shape:
-    images, inputs, height, width = x.shape
-    outputs, _, k, _ = weight.shape
-    rows, columns = height + 2 * padding - k + 1, width + 2 * padding - k + 1
-    return Shape(images, height, width, inputs, rows, columns, outputs, padding, *epilogue)
 
 
 def _kernels_to_points(
