@@ -7,6 +7,7 @@ medians, ratios medians over the rounds' own ratios.
 """
 
 import argparse
+import itertools
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.step import ROOT, device_name, file_name_part
 from mnist_bench.models.amx import amx_conv2d
+from mnist_bench.models.amx_linear import MAX_IMAGES, amx_linear, amx_linear_serves
 from mnist_bench.models.convnet import IMAGE_SIZE
 from mnist_bench.models.direct import direct_conv2d
 from mnist_bench.models.dropout import Dropout
@@ -67,6 +69,8 @@ POOLED_PIXEL_MAJOR = [(128, 18)]
 DROPPED = [(9216, 0.25), (18432, 0.5), (9216, 0.3)]
 # Images, inputs and outputs: the largest dense layer, at the batch size of its recipe too.
 DENSE = [(128, 7744, 7744), (32, 7744, 7744)]
+# By AMX smaller ones too, and more images than it is used for.
+DENSE_BF16 = [*DENSE, (128, 10368, 256), (128, 9216, 128), (32, 9216, 128), (512, 9216, 128)]
 MEMORY, MEMORY_BATCHES = (32, 64, 24, 5, "valid"), [128, 512]
 
 Step = Callable[[], object]
@@ -194,12 +198,25 @@ def dropout(features: int, rate: float, dtype: torch.dtype) -> tuple[Step, Step]
     return both(Dropout(rate), nn.Dropout(rate), x, torch.randn_like(x))
 
 
-def dense(images: int, inputs: int, outputs: int) -> tuple[Step, Step]:
+def dense(
+    way: Callable[[Tensor, Tensor, Tensor], Tensor],
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+) -> tuple[Step, Step]:
+    """PyTorch's under autocast, if not in fp32."""
+    images, inputs, outputs = shape
     plain = nn.Linear(inputs, outputs)
-    x, grad = torch.rand(images, inputs).requires_grad_(), torch.randn(images, outputs)
+    x = torch.rand(images, inputs).to(dtype).requires_grad_()
+    grad = torch.randn(images, outputs).to(dtype)
+
+    def theirs(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            output: Tensor = plain(x)
+        return output
+
     return (
-        forward_and_backward(lambda x: onednn_linear(x, plain.weight, plain.bias), x, grad),
-        forward_and_backward(plain, x, grad),
+        forward_and_backward(lambda x: way(x, plain.weight, plain.bias), x, grad),
+        forward_and_backward(theirs, x, grad),
     )
 
 
@@ -210,19 +227,18 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
         if prefers_amx(32, 32, 3, 1, dtype):
             ways.append(("AMX", amx_conv2d, prefers_amx))
         ways.append(("Winograd", winograd_conv2d, prefers_winograd))
-        for name, way, prefers in ways:
-            for inputs, outputs, size, k, padding in CONVOLUTIONS:
-                if way is winograd_conv2d and not winograd_serves(inputs, outputs, k, dtype):
-                    continue
-                used = prefers(inputs, outputs, k, 1, dtype) and way is ways[0][1]
-                what = f"{named(name, used)}: {k}x{k}, {inputs} to {outputs} channels, "
-                what += f"from {size} x {size}" + ", padded" * (padding == "same")
-                yield what, precision, in_c(way, (inputs, outputs, size, k, padding), dtype)
-            for shape in POOLED_CONVOLUTIONS:
-                inputs, outputs, size, k, _ = shape
-                what = f"{named(name, way is ways[0][1])}, pooling, ReLU: {k}x{k}, "
-                what += f"{inputs} to {outputs} channels, from {size} x {size}"
-                yield what, precision, in_c(way, shape, dtype, epilogue=POOLING)
+        plain = [(shape, NO_EPILOGUE) for shape in CONVOLUTIONS]
+        pooled = [(shape, POOLING) for shape in POOLED_CONVOLUTIONS]
+        for (name, way, prefers), (shape, epilogue) in itertools.product(ways, plain + pooled):
+            inputs, outputs, size, k, padding = shape
+            if way is winograd_conv2d and not winograd_serves(inputs, outputs, k, dtype):
+                continue
+            used = prefers(inputs, outputs, k, 1, dtype) and way is ways[0][1]
+            what = named(name, used) + ", pooling, ReLU" * epilogue.pool + f": {k}x{k}, {inputs} "
+            what += f"to {outputs} channels, from {size} x {size}" + ", padded" * (
+                padding == "same"
+            )
+            yield what, precision, in_c(way, shape, dtype, epilogue=epilogue)
         for outputs, k, epilogue in DIRECT:
             what = f"direct sum{', pooling' * epilogue.pool}, ReLU: "
             what += f"{k}x{k}, 1 to {outputs} channels, from {IMAGE_SIZE} x {IMAGE_SIZE}"
@@ -251,11 +267,14 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
         for features, rate in DROPPED:
             yield f"dropout: {rate} of {features}", precision, dropout(features, rate, dtype)
     for images, inputs, outputs in DENSE:
-        yield (
-            f"{named('dense', not MKL_IS_FASTER)}: {inputs} to {outputs}, batch {images}",
-            "fp32",
-            dense(images, inputs, outputs),
+        what = f"{named('dense', not MKL_IS_FASTER)}: {inputs} to {outputs}, batch {images}"
+        yield what, "fp32", dense(onednn_linear, (images, inputs, outputs), torch.float32)
+    for images, inputs, outputs in DENSE_BF16:
+        what = (
+            f"{named('dense by AMX', images <= MAX_IMAGES)}: {inputs} to {outputs}, batch {images}"
         )
+        if amx_linear_serves(torch.empty(1, inputs), torch.empty(outputs, inputs)):
+            yield what, "bf16", dense(amx_linear, (images, inputs, outputs), torch.bfloat16)
 
 
 def named(way: str, used: bool) -> str:

@@ -1,24 +1,14 @@
 /* Convolutions of stride 1 by the matrix unit AMX, in bfloat16: see amx.py.
 
-   The unit multiplies tiles, matrices of 16 rows of 64 bytes: to 16 x 16 floats it adds the product
-   of (16, 32) and (32, 16) bfloat16, of which the second lies in pairs of rows, (16, 16, 2). Here a
-   row is an image, 16 of which make a block, so that any map, kernel and padding fill the tiles.
-   Channels are multiples of 32. */
+   A row of a tile is an image, 16 of which make a block, so that any map, kernel and padding fill the
+   tiles. Channels are multiples of 32. */
 
-#include <immintrin.h>
-#include <omp.h>
-#include <sys/mman.h>
-
-enum { IMAGES = 16, CHANNELS = 32, HALF = CHANNELS / 2 };
-enum { TILE = IMAGES * CHANNELS, SUMS = IMAGES * HALF }; /* elements and floats of a tile */
 enum { CACHE = 1 << 20 }; /* bytes of maps that stay in a core's cache while all kernels pass */
-enum { PIXELS = 4, PASS_TAPS = 14 }; /* whose sums and kernels stay in the nearest cache */
+enum { PIXELS = 4 }; /* whose sums stay in the nearest cache until they are finished */
 
 /* A shape's padding is the same on either side, and less than a kernel has rows. */
 static size side_of(shape s) { return s.h + 2 * s.padding - s.p + 1; }
 static size taps_of(shape s) { return side_of(s) * side_of(s); }
-static size smaller(size x, size y) { return x < y ? x : y; }
-static size larger(size x, size y) { return x > y ? x : y; }
 
 /* The shape of the convolution of the output's gradient that gives the input's. */
 static shape turned(shape s) {
@@ -48,32 +38,6 @@ static range source_of(shape s, range rows) {
                  smaller(rows.end - 1 + side_of(s) - s.padding, s.h)};
 }
 
-/* All eight tiles are whole. */
-static void configure(void) {
-  static const struct { uint8_t palette, start, none[14]; uint16_t bytes[16]; uint8_t rows[16]; }
-      tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
-  _tile_loadconfig(&tiles);
-}
-
-/* Compilers do not know that tiles are loaded from memory: what they are to find is written before. */
-INLINE void settle(void) { __asm__ volatile("" ::: "memory"); }
-
-/* Memory of the calling thread, kept for its next convolution: in huge pages, as small ones, which lie
-   anywhere, come in each other's way in the cache. */
-static void *scratch(size bytes) {
-  enum { PAGE = 2 << 20 };
-  static _Thread_local char *memory;
-  static _Thread_local size room;
-  if (room < bytes) {
-    free(memory);
-    room = (bytes + PAGE - 1) / PAGE * PAGE;
-    memory = aligned_alloc(PAGE, room);
-    if (!memory) abort();
-    madvise(memory, room, MADV_HUGEPAGE);
-  }
-  return memory;
-}
-
 /* ---- Rows of maps in blocks: for CHANNELS of them and each pixel, a tile (IMAGES, CHANNELS) ------- */
 
 static size block_size(shape s, size rows) { return rows * s.w * s.c * IMAGES; }
@@ -88,79 +52,6 @@ static void fill_block(shape s, size images, range rows, const element *x, eleme
         memcpy(block + (d * pixels + pixel) * TILE + image * CHANNELS, from,
                CHANNELS * sizeof *from);
   }
-}
-
-INLINE bits in_pairs(raw even, raw odd) {
-  return __builtin_convertvector(even, bits) | __builtin_convertvector(odd, bits) << 16;
-}
-
-/* CHANNELS of a pixel of some images, which lie so many elements apart. */
-typedef struct { const element *first; size images, apart; } pixels;
-
-/* Two tiles (8 pairs of images, HALF, 2) of either pixel, one below the other. */
-static void fill_pairs(pixels upper, pixels lower, bits *tiles) {
-  static const element zeros[CHANNELS];
-  for (int row = 0; row < IMAGES; row++) {
-    pixels from = row < IMAGES / 2 ? upper : lower;
-    size image = row % (IMAGES / 2) * 2;
-    const element *even = image < from.images ? from.first + image * from.apart : zeros;
-    const element *odd = image + 1 < from.images ? from.first + (image + 1) * from.apart : zeros;
-    for (int half = 0; half < 2; half++)
-      tiles[half * IMAGES + row] =
-          in_pairs(*(const raw *)(even + half * HALF), *(const raw *)(odd + half * HALF));
-  }
-}
-
-/* Four tiles of sums, two here and two there. */
-static void load_sums(const float *here, const float *there) {
-  _tile_loadd(0, here, 64);
-  _tile_loadd(1, here + SUMS, 64);
-  _tile_loadd(2, there, 64);
-  _tile_loadd(3, there + SUMS, 64);
-}
-static void store_sums(float *here, float *there) {
-  _tile_stored(0, here, 64);
-  _tile_stored(1, here + SUMS, 64);
-  _tile_stored(2, there, 64);
-  _tile_stored(3, there + SUMS, 64);
-}
-
-/* To the four sums, products of two tiles side by side with two of b, for the next two, and so on: of
-   a and what lies `step` further with the first of b, ... What is right for one is left for the next,
-   and loaded once. The first or the last may be outside, which is zeros. */
-#define ADD_PRODUCTS(LEFT, RIGHT, GET_RIGHT)                       \
-  do {                                                             \
-    a += step;                                                     \
-    _tile_loadd(6, b, 64);                                         \
-    GET_RIGHT;                                                     \
-    _tile_loadd(7, b + TILE, 64);                                  \
-    b += 2 * TILE;                                                 \
-    _tile_dpbf16ps(0, LEFT, 6);                                    \
-    _tile_dpbf16ps(1, LEFT, 7);                                    \
-    _tile_dpbf16ps(2, RIGHT, 6);                                   \
-    _tile_dpbf16ps(3, RIGHT, 7);                                   \
-  } while (0)
-INLINE void multiply(const element *a, size step, const element *b, size count, int begins_outside,
-                     int ends_outside) {
-  if (begins_outside) _tile_zero(4);
-  else _tile_loadd(4, a, 64);
-  count -= ends_outside;
-  for (; count >= 2; count -= 2) {
-    ADD_PRODUCTS(4, 5, _tile_loadd(5, a, 64));
-    ADD_PRODUCTS(5, 4, _tile_loadd(4, a, 64));
-  }
-  if (count) {
-    ADD_PRODUCTS(4, 5, _tile_loadd(5, a, 64));
-    if (ends_outside) ADD_PRODUCTS(5, 4, _tile_zero(4));
-  } else if (ends_outside) ADD_PRODUCTS(4, 5, _tile_zero(5));
-}
-
-/* A store takes 0.3 us longer if there was none for 0.7 us, in which the unit multiplies some 140
-   tiles: hence stores of no use, when four times so many have been multiplied. */
-INLINE size keep_storing(size steps, float *sums) {
-  if (steps < 12) return steps;
-  _tile_stored(7, sums, 64);
-  return 0;
 }
 
 /* ---- Convolutions ------------------------------------------------------------------------------- */
@@ -178,13 +69,13 @@ static void sum_pixels(shape s, range has, const element *block, const element *
       _tile_loadd(2, bias, 0);
       _tile_loadd(3, bias + HALF, 0);
       range seen = source_of(s, (range){row, row + 1});
+      size x = column - s.padding, outside = larger(-1 - x, 0), end = smaller(x + side, s.w);
       size steps = 0;
       for (size d = 0; d < s.c / CHANNELS; d++)
         for (size y = seen.begin; y < seen.end; y++) {
-          size x = column - s.padding, outside = larger(-1 - x, 0), end = smaller(x + side, s.w);
           size tap = (d * side + y - row + s.padding) * side + outside;
           const element *a = block + ((d * length(has) + y - has.begin) * s.w + x + outside) * TILE;
-          multiply(a, TILE, kernels + tap * 2 * TILE, end - x - outside, x < 0, end == s.w);
+          slide(end - x - outside, a, TILE, kernels + tap * 2 * TILE, x < 0, end == s.w);
           steps = keep_storing(steps, sums) + side;
         }
       store_sums(sums, sums + 2 * SUMS);
@@ -193,8 +84,10 @@ static void sum_pixels(shape s, range has, const element *block, const element *
 
 /* Rows of y, and the choices of a pooling, from blocks that have the `source` of these rows. */
 static void convolve(shape s, size images, range rows, range source, const element *blocks,
-                     const element *kernels, const float *bias, element *y, uint8_t *choice) {
+                     const element *kernels, const float *bias, int past_caches, element *y,
+                     uint8_t *choice) {
   size step = s.pool ? 2 : 1, width = s.q / step * step, block = block_size(s, length(source));
+  size output = epilogue_size(epilogue_of(s));
   float sums[(PIXELS + 1) * 2 * SUMS] __attribute__((aligned(64)));
   for (size k = 0; k < s.k; k += CHANNELS)
     for (size first = 0; first < images; first += IMAGES)
@@ -204,13 +97,11 @@ static void convolve(shape s, size images, range rows, range source, const eleme
           range columns = {column, smaller(column + PIXELS / step, width)};
           sum_pixels(s, source, blocks + first / IMAGES * block, kernels + k * taps_of(s) * s.c,
                      bias + k, window, columns, sums);
-          epilogue part = {step, length(columns), HALF, 2 * SUMS, s.k, s.pool, s.relu};
-          for (size image = 0; image < smaller(images - first, IMAGES); image++)
-            for (int half = 0; half < 2; half++) {
-              size y_row = (first + image) * (s.p / step) + row / step;
-              size at = (y_row * (s.q / step) + column / step) * s.k + k + half * HALF;
-              finish(part, sums + half * SUMS + image * HALF, y + at, choice + at);
-            }
+          epilogue part = {step, length(columns), CHANNELS, 2 * SUMS, SUMS, s.k, s.pool, s.relu,
+                           past_caches};
+          size at = first * output + (row / step * (s.q / step) + column / step) * s.k + k;
+          for (size image = 0; image < smaller(images - first, IMAGES); image++, at += output)
+            finish(part, sums + image * HALF, y + at, choice + at);
         }
 }
 
@@ -230,7 +121,7 @@ void forward(size threads, shape s, const element *x, const element *kernels, co
         for (size i = 0; i < images; i += IMAGES)
           fill_block(s, smaller(images - i, IMAGES), source, x + (first + i) * map,
                      blocks + i / IMAGES * block_size(s, length(source)));
-        convolve(s, images, rows, source, blocks, kernels, bias, y + first * output,
+        convolve(s, images, rows, source, blocks, kernels, bias, 0, y + first * output,
                  choice + first * output);
       }
     _tile_release();
@@ -238,20 +129,6 @@ void forward(size threads, shape s, const element *x, const element *kernels, co
 }
 
 /* ---- Gradients of kernels ----------------------------------------------------------------------- */
-
-/* Rows become columns of 16 x 16 numbers: squares of 1, 2, 4 and 8 change sides with one another. */
-INLINE void transpose(bits *rows) {
-  const bits lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  UNROLL for (int side = 1; side < LANES; side *= 2) {
-    bits even = lanes + ((bits)((lanes & side) != 0) & (LANES - side)), odd = even + side;
-    UNROLL for (int row = 0; row < LANES; row++) {
-      if (row & side) continue;
-      __m512i a = (__m512i)rows[row], b = (__m512i)rows[row + side];
-      rows[row] = (bits)_mm512_permutex2var_epi32(a, (__m512i)even, b);
-      rows[row + side] = (bits)_mm512_permutex2var_epi32(a, (__m512i)odd, b);
-    }
-  }
-}
 
 /* Rows of maps x turned for the products over images: for CHANNELS, each row and two columns, two
    tiles (HALF, 2, IMAGES), with zeros around the columns. Twice, as kernels begin at any column: first
@@ -315,22 +192,17 @@ static void add_gradients(shape s, size blocks, range rows, range source, const 
       for (int half = 0; half <= two; half++, first += TILE) {
         float *here = sums + ((i * side + j) * 4 + half * 2) * SUMS;
         float *there = here + (two ? 2 * 4 : 2) * SUMS;
-        if (begins) {
-          _tile_zero(0);
-          _tile_zero(1);
-          _tile_zero(2);
-          _tile_zero(3);
-        } else load_sums(here, there);
+        if (begins) clear_sums();
+        else load_sums(here, there);
         for (size block = 0; block < blocks; block++)
           for (size row = rows.begin; row < rows.end; row++) {
             size y = row + i - s.padding;
             if (y < 0 || y >= s.h) continue;
-            const element *a = first + block * 2 * all + (y - source.begin) * turned_columns(s) * 2 * TILE;
-            const element *b = (const element *)(pairs + pairs_size(s, block * length(rows) + row - rows.begin));
-            if (two) multiply(a, 2 * TILE, b, columns, 0, 0);
-            else
-              for (size column = 0; column < columns; column++)
-                multiply(a + column * 2 * TILE, TILE, b + column * 2 * TILE, 1, 0, 0);
+            size line = (y - source.begin) * turned_columns(s);
+            const element *a = first + block * 2 * all + line * 2 * TILE;
+            const bits *b = pairs + pairs_size(s, block * length(rows) + row - rows.begin);
+            if (two) slide(columns, a, 2 * TILE, (const element *)b, 0, 0);
+            else multiply(columns, a, TILE, 2 * TILE, (const element *)b);
             steps = keep_storing(steps, here) + columns;
           }
         store_sums(here, there);
@@ -342,7 +214,7 @@ static void add_gradients(shape s, size blocks, range rows, range source, const 
 static void fill_gradients(shape s, size images, range rows, const element *grad_y, const element *y,
                            const uint8_t *choice, element *block) {
   size step = s.pool ? 2 : 1, pixels = length(rows) * s.q;
-  epilogue part = {length(rows), s.q, CHANNELS, TILE, s.k, s.pool, s.relu};
+  epilogue part = {length(rows), s.q, CHANNELS, TILE, LANES, s.k, s.pool, s.relu, 0};
   if (images < IMAGES) memset(block, 0, pixels * s.k * IMAGES * sizeof *block);
   for (size image = 0; image < images; image++)
     for (size d = 0; d < s.k / CHANNELS; d++) {
@@ -388,7 +260,7 @@ void backward(size threads, shape s, const element *x, const element *grad_y, co
           turn_maps(s, here, source, x + i * map, inputs + b * turned);
         }
         if (grad_x)
-          convolve(t, images, rows, behind, gradients, kernels, zeros, grad_x + first * map, NULL);
+          convolve(t, images, rows, behind, gradients, kernels, zeros, 1, grad_x + first * map, NULL);
         for (size k = 0; k < s.k; k += CHANNELS) {
           size new = k / CHANNELS * length(behind) + added.begin - behind.begin;
           for (size b = 0; b < count; b++)
@@ -421,12 +293,7 @@ void kernels_to_tiles(size k, size c, size taps, const float *weight, bits *tile
     for (size row = 0; row < c; row += CHANNELS)
       for (size tap = 0; tap < taps; tap++) {
         bits *to = kernel_tiles(tiles, c, column, row, taps) + tap * 2 * IMAGES;
-        for (int i = 0; i < CHANNELS; i++) {
-          const float *from = weight + ((column + i) * taps + tap) * c + row;
-          write((element *)(to + i), load(from));
-          write((element *)(to + i) + HALF, load(from + HALF));
-        }
-        transpose(to), transpose(to + IMAGES);
+        pair_inputs(weight + (column * taps + tap) * c + row, taps * c, to);
       }
 }
 
@@ -437,13 +304,7 @@ void turned_kernels_to_tiles(size k, size c, size taps, const float *weight, bit
     for (size row = 0; row < k; row += CHANNELS)
       for (size tap = 0; tap < taps; tap++) {
         bits *to = kernel_tiles(tiles, k, column, row, taps) + tap * 2 * IMAGES;
-        for (int half = 0; half < 2; half++)
-          for (int pair = 0; pair < IMAGES; pair++) {
-            const float *even = weight + ((row + pair * 2) * taps + taps - 1 - tap) * c + column;
-            const float *odd = even + taps * c;
-            to[half * IMAGES + pair] =
-                in_pairs(rounded(load(even + half * HALF)), rounded(load(odd + half * HALF)));
-          }
+        pair_outputs(weight + (row * taps + taps - 1 - tap) * c + column, taps * c, to);
       }
 }
 

@@ -98,9 +98,13 @@ def _sizes(weight_OIkk: Tensor) -> tuple[int, int, int]:
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def allowed() -> bool:
+    """Whether there is such a unit and the system lets this process use it."""
     if not torch.cpu.get_capabilities().get("amx_bf16"):
-        return None
-    if ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILES):
-        return None
-    return native.library("amx", torch.bfloat16)
+        return False
+    return not ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILES)
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    return native.library("amx", torch.bfloat16, headers=("amx.h",)) if allowed() else None

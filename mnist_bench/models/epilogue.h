@@ -4,13 +4,16 @@ enum { WINDOW = 4, NONE = WINDOW };
 typedef uint8_t choices __attribute__((vector_size(LANES), aligned(1)));
 
 /* From a map x (h, w, c) to y, of a multiple of 16 channels. A pixel of them lies x_step or y_step
-   values from the next, as they may be some of all channels. */
-typedef struct { size h, w, c, x_step, y_step, pool, relu; } epilogue;
+   values from the next, as they may be some of all channels; in x, 16 of them x_next from the next 16.
+   Without a pooling, 32 channels of y may be written past the caches. */
+typedef struct { size h, w, c, x_step, x_next, y_step, pool, relu, past_caches; } epilogue;
 
 /* A convolution of n maps (h, w, c) into (p, q, k), with so many zeros above and to the left, and what
    follows: a pooling, a ReLU. */
 typedef struct { size n, h, w, c, p, q, k, padding, pool, relu; } shape;
-static epilogue epilogue_of(shape s) { return (epilogue){s.p, s.q, s.k, s.k, s.k, s.pool, s.relu}; }
+static epilogue epilogue_of(shape s) {
+  return (epilogue){s.p, s.q, s.k, s.k, LANES, s.k, s.pool, s.relu, 0};
+}
 
 /* What a ReLU lets pass: x where its output y is positive, or no number. */
 INLINE vector pass(vector x, vector y) { return (vector)((bits)x & ~(bits)(y <= 0)); }
@@ -39,7 +42,7 @@ INLINE void clear(epilogue e, size pixels, size bytes, char *map) {
 INLINE void pool_row(epilogue e, size bytes, const void *x, element *y, uint8_t *choice) {
   for (size column = 0; column < e.w / 2; column++)
     for (size channel = 0; channel < e.c; channel += LANES) {
-      size corner = column * 2 * e.x_step + channel, at = column * e.y_step + channel;
+      size corner = column * 2 * e.x_step + channel / LANES * e.x_next, at = column * e.y_step + channel;
       vector best = get(bytes, x, corner);
       bits index = {0};
       UNROLL for (int i = 1; i < WINDOW; i++) {
@@ -65,7 +68,7 @@ INLINE void unpool_rows(epilogue e, const element *grad_y, const uint8_t *choice
       UNROLL for (int i = 0; i < WINDOW; i++) {
         size pixel = i / 2 * e.w + column * 2 + i % 2;
         raw here = __builtin_convertvector(chosen == (uint8_t)i, raw);
-        put_raw(bytes, grad_x, pixel * e.x_step + channel, grad & here);
+        put_raw(bytes, grad_x, pixel * e.x_step + channel / LANES * e.x_next, grad & here);
       }
     }
   for (size row = 0; row < 2; row++)
@@ -76,6 +79,12 @@ static size epilogue_size(epilogue e) {
   return (e.pool ? (e.h / 2) * (e.w / 2) : e.h * e.w) * e.y_step;
 }
 
+/* 16 channels of a pixel, behind the ReLU. */
+INLINE vector passed(epilogue e, const float *x, size pixel, size channel) {
+  vector value = load(x + pixel * e.x_step + channel / LANES * e.x_next);
+  return e.relu ? pass(value, value) : value;
+}
+
 /* y from x, which are floats still in the cache, and the choice of a pooling. */
 static void finish(epilogue e, const float *x, element *y, uint8_t *choice) {
   size row_x = e.w * e.x_step, row_y = e.w / 2 * e.y_step;
@@ -84,9 +93,11 @@ static void finish(epilogue e, const float *x, element *y, uint8_t *choice) {
       pool_row(e, sizeof *x, x + row * 2 * row_x, y + row * row_y, choice + row * row_y);
   else
     for (size pixel = 0; pixel < e.h * e.w; pixel++)
-      for (size channel = 0; channel < e.c; channel += LANES) {
-        vector value = load(x + pixel * e.x_step + channel);
-        write(y + pixel * e.y_step + channel, e.relu ? pass(value, value) : value);
+      for (size channel = 0; channel < e.c; channel += 2 * LANES) {
+        element *to = y + pixel * e.y_step + channel;
+        vector value = passed(e, x, pixel, channel), next = passed(e, x, pixel, channel + LANES);
+        if (e.past_caches) stream(to, value, next);
+        else write(to, value), write(to + LANES, next);
       }
 }
 
@@ -105,6 +116,6 @@ INLINE void unfinish(epilogue e, const element *grad_y, const element *y, const 
       for (size channel = 0; channel < e.c; channel += LANES) {
         vector grad = read(grad_y + pixel * e.y_step + channel);
         if (e.relu) grad = pass(grad, read(y + pixel * e.y_step + channel));
-        put(bytes, grad_x, pixel * e.x_step + channel, grad);
+        put(bytes, grad_x, pixel * e.x_step + channel / LANES * e.x_next, grad);
       }
 }

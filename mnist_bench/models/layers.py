@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mnist_bench.models import pooling
 from mnist_bench.models.amx import amx_conv2d, amx_serves
+from mnist_bench.models.amx_linear import amx_linear, amx_linear_serves
 from mnist_bench.models.direct import direct_conv2d, direct_serves
 from mnist_bench.models.epilogue import Epilogue
 from mnist_bench.models.fourier import fourier_conv2d
@@ -182,13 +183,17 @@ class Features(nn.Sequential):
 
 
 class Linear(nn.Linear):
-    """A dense layer that oneDNN computes in fp32 too where MKL, which PyTorch asks, is slower."""
+    """A dense layer by the fastest of several ways, on a CPU: AMX, oneDNN or what PyTorch asks."""
 
     def forward(self, input: Tensor) -> Tensor:
-        reduced = torch.is_autocast_enabled("cpu") or input.dtype is not torch.float32
-        if ONEDNN_LINEAR is None or MKL_IS_FASTER or not computes_on_cpu(input) or reduced:
+        if not computes_on_cpu(input):
             return super().forward(input)
-        return onednn_linear(input, self.weight, self.bias)
+        dtype, tensors = _autocast_dtype(input), (self.weight, self.bias)
+        if dtype is torch.bfloat16 and amx_linear_serves(input, self.weight):
+            return amx_linear(input.to(dtype), *tensors)
+        if dtype is torch.float32 and ONEDNN_LINEAR is not None and not MKL_IS_FASTER:
+            return onednn_linear(input, *tensors)
+        return super().forward(input)
 
 
 def onednn_linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:

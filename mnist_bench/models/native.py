@@ -53,8 +53,10 @@ def flags() -> list[str]:
 
 
 @cache
-def library(name: str, dtype: torch.dtype, constants: str = "") -> ctypes.CDLL | None:
-    """The functions of `name`.c for maps of `dtype`, with `constants` before its first line.
+def library(
+    name: str, dtype: torch.dtype, constants: str = "", headers: tuple[str, ...] = ()
+) -> ctypes.CDLL | None:
+    """The functions of `name`.c for maps of `dtype`, with `constants` and `headers` before it.
 
     None if they cannot be had here: the dtype is not among `ELEMENTS`, there is no compiler, or it
     fails, which is logged.
@@ -62,7 +64,7 @@ def library(name: str, dtype: torch.dtype, constants: str = "") -> ctypes.CDLL |
     command = compiler()
     if command is None or dtype not in ELEMENTS:
         return None
-    files = [FOLDER / file for file in (*HEADERS, f"{name}.c")]
+    files = [FOLDER / file for file in (*HEADERS, *headers, f"{name}.c")]
     source = "\n".join([f"#define {ELEMENTS[dtype]}", constants, *(f.read_text() for f in files)])
     key = hashlib.sha256("\n".join([*flags(), source]).encode()).hexdigest()[:16]
     path = _cache() / f"{name}-{key}.so"

@@ -1,6 +1,7 @@
 /* Vectors of 16 floats, and maps of `element`s that are read and written as such: native.py defines
    FLOAT32 or BFLOAT16. */
 
+#include <immintrin.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,9 @@ typedef bits raw; /* elements as bits */
 INLINE vector widened(raw x) { return (vector)x; }
 INLINE vector read(const element *from) { return load(from); }
 INLINE void write(element *to, vector x) { store(to, x); }
+INLINE void stream(element *to, vector x, vector next) {
+  _mm512_stream_ps(to, (__m512)x), _mm512_stream_ps(to + LANES, (__m512)next);
+}
 #endif
 
 #ifdef BFLOAT16
@@ -45,7 +49,6 @@ typedef uint16_t raw __attribute__((vector_size(2 * LANES), aligned(2)));
 INLINE vector widened(raw x) { return (vector)(__builtin_convertvector(x, bits) << 16); }
 INLINE vector read(const element *from) { return widened(*(const raw *)from); }
 #ifdef __AVX512BF16__
-#include <immintrin.h>
 INLINE raw rounded(vector x) { return (raw)_mm512_cvtneps_pbh((__m512)x); }
 #else
 INLINE raw rounded(vector x) { /* to the nearest, ties to even; NaN stays NaN */
@@ -54,4 +57,11 @@ INLINE raw rounded(vector x) { /* to the nearest, ties to even; NaN stays NaN */
 }
 #endif
 INLINE void write(element *to, vector x) { *(raw *)to = rounded(x); }
+INLINE bits side_by_side(raw left, raw right) {
+  return (bits)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)left), (__m256i)right, 1);
+}
+/* Two vectors, past the caches, which would read first what is written: to a multiple of 64 bytes. */
+INLINE void stream(element *to, vector x, vector next) {
+  _mm512_stream_si512((__m512i *)to, (__m512i)side_by_side(rounded(x), rounded(next)));
+}
 #endif
