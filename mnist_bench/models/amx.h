@@ -23,7 +23,7 @@ static void configure(void) {
 /* Compilers do not know that tiles are loaded from memory: what they are to find is written before. */
 INLINE void settle(void) { __asm__ volatile("" ::: "memory"); }
 
-/* Memory of the calling thread, kept for its next convolution: in huge pages, as small ones, which lie
+/* Memory of the calling thread, kept for its next layer: in huge pages, as small ones, which lie
    anywhere, come in each other's way in the cache. */
 static void *scratch(size bytes) {
   enum { PAGE = 2 << 20 };

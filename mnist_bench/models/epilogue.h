@@ -3,9 +3,9 @@
 enum { WINDOW = 4, NONE = WINDOW };
 typedef uint8_t choices __attribute__((vector_size(LANES), aligned(1)));
 
-/* From a map x (h, w, c) to y, of a multiple of 16 channels. A pixel of them lies x_step or y_step
-   values from the next, as they may be some of all channels; in x, 16 of them x_next from the next 16.
-   Without a pooling, 32 channels of y may be written past the caches. */
+/* From a map x (h, w, c) to y, of a multiple of 16 channels; without a pooling of 32, which may be
+   written past the caches. A pixel of them lies x_step or y_step values from the next, as they may be
+   some of all channels; in x, 16 of them x_next from the next 16. */
 typedef struct { size h, w, c, x_step, x_next, y_step, pool, relu, past_caches; } epilogue;
 
 /* A convolution of n maps (h, w, c) into (p, q, k), with so many zeros above and to the left, and what
