@@ -234,10 +234,9 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
             if way is winograd_conv2d and not winograd_serves(inputs, outputs, k, dtype):
                 continue
             used = prefers(inputs, outputs, k, 1, dtype) and way is ways[0][1]
-            what = named(name, used) + ", pooling, ReLU" * epilogue.pool + f": {k}x{k}, {inputs} "
-            what += f"to {outputs} channels, from {size} x {size}" + ", padded" * (
-                padding == "same"
-            )
+            what = f"{named(name, used)}{', pooling, ReLU' * epilogue.pool}: {k}x{k}, "
+            what += f"{inputs} to {outputs} channels, from {size} x {size}"
+            what += ", padded" * (padding == "same")
             yield what, precision, in_c(way, shape, dtype, epilogue=epilogue)
         for outputs, k, epilogue in DIRECT:
             what = f"direct sum{', pooling' * epilogue.pool}, ReLU: "

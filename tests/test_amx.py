@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -38,14 +39,19 @@ SHAPES = [
 @pytest.fixture(params=["the unit", "an emulation"])
 def unit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has `amx_conv2d` computed by this."""
-    if request.param == "the unit":
-        if not amx_serves(32, 32):
-            pytest.skip("needs AMX and a C compiler")
-        return
-    library = native.library("amx", torch.bfloat16, EMULATION, ("amx.h",))
+    compute_by(request.param, amx, monkeypatch)
+
+
+def compute_by(unit: str, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has what a module of AMX computes computed by the unit, or by the emulation."""
+    if unit == "the unit":
+        library, needs = module._library(), "AMX"
+    else:
+        name = module.__name__.rpartition(".")[2]
+        library, needs = native.library(name, torch.bfloat16, EMULATION, ("amx.h",)), "AVX-512"
     if library is None:
-        pytest.skip("needs AVX-512 and a C compiler")
-    monkeypatch.setattr(amx, "_library", lambda: library)
+        pytest.skip(f"needs {needs} and a C compiler")
+    monkeypatch.setattr(module, "_library", lambda: library)
 
 
 @pytest.mark.usefixtures("unit")

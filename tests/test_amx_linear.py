@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from test_amx import BF16_ERROR, EMULATION
+from test_amx import BF16_ERROR, compute_by
 from test_layers import relative_error
 from torch import Tensor
 
 from mnist_bench.data.images import Images
-from mnist_bench.models import amx_linear as module
-from mnist_bench.models import native
+from mnist_bench.models import amx_linear as amx_linear_module
 from mnist_bench.models.amx_linear import MAX_IMAGES, amx_linear, amx_linear_serves
 from mnist_bench.models.layers import Linear
 
@@ -23,14 +22,7 @@ SHAPES = [(128, 1024, 128), (33, 2144, 96), (5, 96, 544), (1, 32, 32), (16, 64, 
 @pytest.fixture(params=["the unit", "an emulation"])
 def unit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has `amx_linear` computed by this."""
-    if request.param == "the unit":
-        if module._library() is None:
-            pytest.skip("needs AMX and a C compiler")
-        return
-    library = native.library("amx_linear", torch.bfloat16, EMULATION, ("amx.h",))
-    if library is None:
-        pytest.skip("needs AVX-512 and a C compiler")
-    monkeypatch.setattr(module, "_library", lambda: library)
+    compute_by(request.param, amx_linear_module, monkeypatch)
 
 
 @pytest.fixture

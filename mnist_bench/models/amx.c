@@ -192,8 +192,7 @@ static void add_gradients(shape s, size blocks, range rows, range source, const 
       for (int half = 0; half <= two; half++, first += TILE) {
         float *here = sums + ((i * side + j) * 4 + half * 2) * SUMS;
         float *there = here + (two ? 2 * 4 : 2) * SUMS;
-        if (begins) clear_sums();
-        else load_sums(here, there);
+        take_sums(begins, here, there);
         for (size block = 0; block < blocks; block++)
           for (size row = rows.begin; row < rows.end; row++) {
             size y = row + i - s.padding;

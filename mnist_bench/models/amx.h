@@ -87,6 +87,11 @@ static void clear_sums(void) {
   _tile_zero(2);
   _tile_zero(3);
 }
+/* Those that begin here, or go on. */
+static void take_sums(int begins, const float *here, const float *there) {
+  if (begins) clear_sums();
+  else load_sums(here, there);
+}
 static void store_sums(float *here, float *there) {
   _tile_stored(0, here, 64);
   _tile_stored(1, here + SUMS, 64);

@@ -48,8 +48,7 @@ static void sum_over_inputs(size n, size ins, size outs, range mine, const eleme
         pair_inputs(weight + out * ins + begin + in, ins, pairs + in);
       settle();
       for (size couple = 0; couple < couples; couple++, to += 4 * SUMS) {
-        if (begin == mine.begin) clear_sums();
-        else load_sums(to, to + 2 * SUMS);
+        take_sums(begin == mine.begin, to, to + 2 * SUMS);
         multiply(width / CHANNELS, rows + couple * CHANNELS * width, IMAGES * width, TILE,
                  (element *)pairs);
         store_sums(to, to + 2 * SUMS);
@@ -115,8 +114,7 @@ static void sum_over_outputs(size n, size ins, size outs, size width, const elem
     float *to = sums;
     for (size couple = 0; couple < couples_of(n); couple++)
       for (size in = 0; in < width; in += CHANNELS, to += 4 * SUMS) {
-        if (begin == 0) clear_sums();
-        else load_sums(to, to + 2 * SUMS);
+        take_sums(begin == 0, to, to + 2 * SUMS);
         multiply(some / CHANNELS, rows + (couple * 2 * tiles + begin / CHANNELS) * TILE, tiles * TILE,
                  TILE, (element *)(pairs + in / CHANNELS * some));
         store_sums(to, to + 2 * SUMS);
