@@ -82,10 +82,10 @@ static void sum_pixels(shape s, range has, const element *block, const element *
     }
 }
 
-/* Rows of y, and the choices of a pooling, from blocks that have the `source` of these rows. */
+/* Rows of y, from `begin` on, and the choice of what follows, from blocks that have the `source` of these rows. */
 static void convolve(shape s, size images, range rows, range source, const element *blocks,
                      const element *kernels, const float *bias, int past_caches, element *y,
-                     uint8_t *choice) {
+                     uint8_t *choice, size begin) {
   size step = s.pool ? 2 : 1, width = s.q / step * step, block = block_size(s, length(source));
   size output = epilogue_size(epilogue_of(s));
   float sums[(PIXELS + 1) * 2 * SUMS] __attribute__((aligned(64)));
@@ -99,9 +99,9 @@ static void convolve(shape s, size images, range rows, range source, const eleme
                      bias + k, window, columns, sums);
           epilogue part = {step, length(columns), CHANNELS, 2 * SUMS, SUMS, s.k, s.pool, s.relu,
                            past_caches};
-          size at = first * output + (row / step * (s.q / step) + column / step) * s.k + k;
+          size at = begin + first * output + (row / step * (s.q / step) + column / step) * s.k + k;
           for (size image = 0; image < smaller(images - first, IMAGES); image++, at += output)
-            finish(part, sums + image * HALF, y + at, choice + at);
+            finish(part, sums + image * HALF, y, choice, at);
         }
 }
 
@@ -121,8 +121,7 @@ void forward(size threads, shape s, const element *x, const element *kernels, co
         for (size i = 0; i < images; i += IMAGES)
           fill_block(s, smaller(images - i, IMAGES), source, x + (first + i) * map,
                      blocks + i / IMAGES * block_size(s, length(source)));
-        convolve(s, images, rows, source, blocks, kernels, bias, 0, y + first * output,
-                 choice + first * output);
+        convolve(s, images, rows, source, blocks, kernels, bias, 0, y, choice, first * output);
       }
     _tile_release();
   }
@@ -209,33 +208,32 @@ static void add_gradients(shape s, size blocks, range rows, range source, const 
     }
 }
 
-/* Rows of the gradient of sums, in a block, from that of y. */
-static void fill_gradients(shape s, size images, range rows, const element *grad_y, const element *y,
-                           const uint8_t *choice, element *block) {
+/* Rows of the gradient of sums, in a block, from that of y, from `begin` on. */
+static void fill_gradients(shape s, size images, range rows, const element *grad_y,
+                           const uint8_t *choice, size begin, element *block) {
   size step = s.pool ? 2 : 1, pixels = length(rows) * s.q;
   epilogue part = {length(rows), s.q, CHANNELS, TILE, LANES, s.k, s.pool, s.relu, 0};
   if (images < IMAGES) memset(block, 0, pixels * s.k * IMAGES * sizeof *block);
   for (size image = 0; image < images; image++)
     for (size d = 0; d < s.k / CHANNELS; d++) {
       size y_row = image * (s.p / step) + rows.begin / step;
-      size at = y_row * (s.q / step) * s.k + d * CHANNELS;
-      unfinish(part, grad_y + at, y + at, choice + at, sizeof *block,
+      size at = begin + y_row * (s.q / step) * s.k + d * CHANNELS;
+      unfinish(part, grad_y, choice, at, sizeof *block,
                block + d * pixels * TILE + image * CHANNELS);
     }
 }
 
-/* From the gradient of y that of x (unless grad_x is NULL), and for each thread those of kernels, a
-   stack (k / CHANNELS, c / CHANNELS, taps, 2, 2) of tiles, and biases (k), zeros before. There are at
-   least as many blocks as threads. */
-void backward(size threads, shape s, const element *x, const element *grad_y, const element *y,
-              const uint8_t *choice, const element *kernels, element *grad_x, float *grad_kernels,
-              float *grad_bias) {
+/* From the gradient of y those of x (unless grad_x is NULL) and of biases, and for each thread that of
+   kernels, a stack (k / CHANNELS, c / CHANNELS, taps, 2, 2) of tiles. There are at least as many blocks
+   as threads. */
+void backward(size threads, shape s, const element *x, const element *grad_y, const uint8_t *choice,
+              const element *kernels, element *grad_x, float *grad_kernels, float *grad_bias) {
   shape t = turned(s);
   portion part = portion_of(t);
   size output = epilogue_size(epilogue_of(s)), map = s.h * s.w * s.c, blocks = part.images / IMAGES;
   size gradients_size = blocks * block_size(t, s.p), inputs_size = blocks * 2 * turned_size(s, s.h);
   size kernels_size = taps_of(s) * s.c * s.k, pairs_bytes = blocks * pairs_size(s, s.p) * sizeof(bits);
-  float *zeros = calloc(s.c, sizeof *zeros);
+  float *zeros = calloc(s.c, sizeof *zeros), *biases = calloc(threads * s.k, sizeof *biases);
 #pragma omp parallel for num_threads(threads)
   for (size me = 0; me < threads; me++) {
     configure();
@@ -254,17 +252,17 @@ void backward(size threads, shape s, const element *x, const element *grad_y, co
         range source = source_of(s, added);
         size block = block_size(t, length(behind)), turned = 2 * turned_size(s, length(source));
         for (size b = 0; b < count; b++) {
-          size i = first + b * IMAGES, here = smaller(mine.end - i, IMAGES), at = i * output;
-          fill_gradients(s, here, behind, grad_y + at, y + at, choice + at, gradients + b * block);
+          size i = first + b * IMAGES, here = smaller(mine.end - i, IMAGES);
+          fill_gradients(s, here, behind, grad_y, choice, i * output, gradients + b * block);
           turn_maps(s, here, source, x + i * map, inputs + b * turned);
         }
         if (grad_x)
-          convolve(t, images, rows, behind, gradients, kernels, zeros, 1, grad_x + first * map, NULL);
+          convolve(t, images, rows, behind, gradients, kernels, zeros, 1, grad_x, NULL, first * map);
         for (size k = 0; k < s.k; k += CHANNELS) {
           size new = k / CHANNELS * length(behind) + added.begin - behind.begin;
           for (size b = 0; b < count; b++)
             pair_rows(s, length(added), gradients + b * block + new * s.q * TILE,
-                      pairs + b * pairs_size(s, length(added)), grad_bias + me * s.k + k);
+                      pairs + b * pairs_size(s, length(added)), biases + me * s.k + k);
           for (size c = 0; c < s.c; c += CHANNELS)
             add_gradients(s, count, added, source, inputs + turned / 2 / s.c * c, pairs,
                           first == mine.begin && row == 0,
@@ -274,7 +272,8 @@ void backward(size threads, shape s, const element *x, const element *grad_y, co
     }
     _tile_release();
   }
-  free(zeros);
+  add_up(threads, s.k, biases, grad_bias);
+  free(zeros), free(biases);
 }
 
 /* ---- Kernels ------------------------------------------------------------------------------------ */

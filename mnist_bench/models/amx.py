@@ -58,25 +58,25 @@ class _Amx(torch.autograd.Function):
         y, choice = epilogue.outputs((shape.n, shape.p, shape.q, shape.k), x.dtype)
         tiles = _to_tiles("kernels_to_tiles", weight)
         native.call(_library(), "forward", _threads(x), shape, x, tiles, bias, y, choice)
-        ctx.save_for_backward(x, weight, *epilogue.kept(y, choice))
+        ctx.save_for_backward(x, weight, choice)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        x, weight, y, choice = ctx.saved_tensors
+        x, weight, choice = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_x, tiles = None, None
         if ctx.needs_input_grad[0]:
             grad_x, tiles = torch.empty_like(x), _to_tiles("turned_kernels_to_tiles", weight)
         threads = _threads(x)
         grads_DOkkI = weight.new_empty(threads, weight.numel())  # in tiles
-        grads_DO = weight.new_zeros(threads, len(weight))
-        tensors = (x, grad, y, choice, tiles, grad_x, grads_DOkkI, grads_DO)
+        grad_bias = weight.new_empty(len(weight))
+        tensors = (x, grad, choice, tiles, grad_x, grads_DOkkI, grad_bias)
         native.call(_library(), "backward", threads, ctx.shape, *tensors)
         grad_weight = torch.empty_like(weight)
         sizes = (threads, *_sizes(weight))
         native.call(_library(), "kernels_from_tiles", *sizes, grads_DOkkI, grad_weight)
-        return grad_x, grad_weight, grads_DO.sum(0), None, None
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 def _threads(x: Tensor) -> int:

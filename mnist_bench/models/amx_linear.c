@@ -149,11 +149,11 @@ static void sum_gradients(size n, size ins, size outs, range mine, const element
   }
 }
 
-/* From the gradient of y those of weights and, unless it is NULL, of x. In between: the gradient of y
+/* From the gradient of y those of weights, biases and, unless it is NULL, of x. In between: the gradient of y
    as tiles (IMAGES, CHANNELS) and as tiles (CHANNELS, 2 IMAGES). */
 void backward(size threads, size n, size ins, size outs, const element *x, const element *grad_y,
               const float *weight, element *rows, element *columns, element *grad_x,
-              float *grad_weight) {
+              float *grad_weight, float *grad_bias) {
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static)
@@ -173,6 +173,12 @@ void backward(size threads, size n, size ins, size outs, const element *x, const
       sum_gradients(n, ins, outs, columns_of(ins, me, threads), x, weight, rows, columns, grad_x,
                     grad_weight);
       _tile_release();
+    }
+#pragma omp for schedule(static)
+    for (size out = 0; out < outs; out += LANES) {
+      vector sum = {0};
+      for (size image = 0; image < n; image++) sum += read(grad_y + image * outs + out);
+      store(grad_bias + out, sum);
     }
   }
 }

@@ -63,10 +63,10 @@ class _AmxLinear(torch.autograd.Function):
         grad, outputs = grad.contiguous(), len(weight)
         tiles_2NO = grad.new_empty(2, _filled_up(x), outputs)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.empty_like(weight)
-        tensors = (x, grad, weight, *tiles_2NO, grad_x, grad_weight)
+        grad_weight, grad_bias = torch.empty_like(weight), weight.new_empty(outputs)
+        tensors = (x, grad, weight, *tiles_2NO, grad_x, grad_weight, grad_bias)
         native.call(_library(), "backward", _threads(weight), *x.shape, outputs, *tensors)
-        return grad_x, grad_weight, grad.sum(0, dtype=torch.float32)
+        return grad_x, grad_weight, grad_bias
 
 
 def _threads(weight_OI: Tensor) -> int:

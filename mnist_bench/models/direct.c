@@ -1,11 +1,10 @@
 /* The direct sum for images of one channel: see direct.py, which writes a line before these: the
-   sizes KERNEL, STRIDE and PIXELS, outputs of a row that are computed together.
-
-   Kernels are a matrix (TAPS, k) with the biases as one more row, and k is a multiple of 32. */
+   sizes KERNEL, STRIDE and PIXELS, outputs of a row that are computed together. Outputs are a multiple
+   of 32. */
 
 #include <omp.h>
 
-enum { TAPS = KERNEL * KERNEL, VECTORS = 2, CHANNELS = VECTORS * LANES };
+enum { VECTORS = 2, CHANNELS = VECTORS * LANES };
 
 /* An image between zeros, on the right so many that its outputs are a multiple of PIXELS. */
 static size padded_width(shape s) { return (s.q + PIXELS - 1) / PIXELS * PIXELS * STRIDE + KERNEL; }
@@ -34,10 +33,11 @@ INLINE void convolve(shape s, const float *x, const float *kernels, size count, 
       if (i < count) store(y + i * s.k + v * LANES, sum[i][v]);
 }
 
-/* y, and the choice of a pooling. */
-void forward(size threads, shape s, const float *x, const float *kernels, element *y,
+/* y, and the choice of what follows. */
+void forward(size threads, shape s, const float *x, const float *weight, const float *bias, element *y,
              uint8_t *choice) {
   epilogue e = epilogue_of(s);
+  float *kernels = by_tap(s.k, weight, bias);
   float *images = allocate(threads * padded_area(s) * sizeof(float));
   float *maps = allocate(threads * s.p * s.q * s.k * sizeof(float));
 #pragma omp parallel num_threads(threads)
@@ -52,10 +52,10 @@ void forward(size threads, shape s, const float *x, const float *kernels, elemen
           for (size k = 0; k < s.k; k += CHANNELS)
             convolve(s, image + (row * padded_width(s) + column) * STRIDE, kernels + k,
                      s.q - column, map + (row * s.q + column) * s.k + k);
-      finish(e, map, y + n * epilogue_size(e), choice + n * epilogue_size(e));
+      finish(e, map, y, choice, n * epilogue_size(e));
     }
   }
-  free(images), free(maps);
+  free(kernels), free(images), free(maps);
 }
 
 /* To the gradient of kernels and biases, what a row of outputs adds, CHANNELS of each. */
@@ -84,11 +84,12 @@ INLINE void add_gradient(shape s, const float *x, const float *grad, float *sums
   }
 }
 
-/* From the gradient of y that of kernels and biases, (TAPS + 1, k) for each thread, zeros before. */
-void backward(size threads, shape s, const float *x, const element *grad_y, const element *y,
-              const uint8_t *choice, float *grads) {
+/* From the gradient of y those of kernels and biases. */
+void backward(size threads, shape s, const float *x, const element *grad_y, const uint8_t *choice,
+              float *grad_weight, float *grad_bias) {
   epilogue e = epilogue_of(s);
   size all = (TAPS + 1) * s.k;
+  float *grads = calloc(threads * all, sizeof(float));
   float *images = allocate(threads * padded_area(s) * sizeof(float));
   float *sums_of_image = allocate(threads * all * sizeof(float)); /* which rounds less */
   float *maps = allocate(threads * s.p * s.q * s.k * sizeof(float));
@@ -100,8 +101,7 @@ void backward(size threads, shape s, const float *x, const element *grad_y, cons
 #pragma omp for schedule(static)
     for (size n = 0; n < s.n; n++) {
       fill_padded(s, x + n * s.h * s.w, image);
-      size at = n * epilogue_size(e);
-      unfinish(e, grad_y + at, y + at, choice + at, sizeof *grad, grad);
+      unfinish(e, grad_y, choice, n * epilogue_size(e), sizeof *grad, grad);
       memset(sums, 0, all * sizeof(float));
       for (size row = 0; row < s.p; row++)
         for (size k = 0; k < s.k; k += CHANNELS)
@@ -110,5 +110,6 @@ void backward(size threads, shape s, const float *x, const element *grad_y, cons
         store(grads + me * all + i, load(grads + me * all + i) + load(sums + i));
     }
   }
-  free(images), free(sums_of_image), free(maps);
+  from_taps(threads, s.k, grads, grad_weight, grad_bias);
+  free(grads), free(images), free(sums_of_image), free(maps);
 }

@@ -3,8 +3,7 @@
 A direct sum, and with it the pooling and the ReLU behind, so that the map between them stays in the
 processor's cache.
 
-N images, H rows, W columns, O output channels, P rows and Q columns of the map, k of a kernel, D
-threads.
+N images, H rows, W columns, O output channels, P rows and Q columns of the map, k of a kernel.
 """
 
 import ctypes
@@ -68,6 +67,7 @@ class _Direct(torch.autograd.Function):
         padding: str,
         epilogue: Epilogue,
     ) -> Tensor:
+        weight = weight.contiguous()
         x = x.contiguous()
         images, _, height, width = x.shape
         outputs, _, k, _ = weight.shape
@@ -77,23 +77,19 @@ class _Direct(torch.autograd.Function):
         sizes = (images, height, width, 1, rows, columns, outputs, before)
         ctx.shape = Shape(*sizes, *epilogue)
         ctx.library = _library(dtype, k, stride, columns)
-        ctx.save_for_backward(x, weight, *epilogue.kept(y, choice))
-        kernels = torch.cat([weight.flatten(1).t(), bias[None]])
-        native.call(
-            *(ctx.library, "forward", torch.get_num_threads(), ctx.shape, x, kernels, y, choice)
-        )
+        ctx.save_for_backward(x, weight, choice)
+        tensors = x, weight, bias, y, choice
+        native.call(ctx.library, "forward", torch.get_num_threads(), ctx.shape, *tensors)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, y, choice = ctx.saved_tensors
+        x, weight, choice = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        threads, outputs = torch.get_num_threads(), len(weight)
-        grads_DTO = weight.new_zeros(threads, weight[0].numel() + 1, outputs)
-        native.call(ctx.library, "backward", threads, ctx.shape, x, grad, y, choice, grads_DTO)
-        grads_TO = grads_DTO.sum(0)
-        grad_weight = torch.empty_like(weight).copy_(grads_TO[:-1].t().view_as(weight))
-        return None, grad_weight, grads_TO[-1], None, None, None, None
+        grad_weight, grad_bias = torch.empty_like(weight), weight.new_empty(len(weight))
+        tensors = x, grad, choice, grad_weight, grad_bias
+        native.call(ctx.library, "backward", torch.get_num_threads(), ctx.shape, *tensors)
+        return None, grad_weight, grad_bias, None, None, None, None
 
 
 def _length(size: int, k: int, stride: int, padding: str) -> int:
@@ -105,4 +101,4 @@ def _length(size: int, k: int, stride: int, padding: str) -> int:
 def _library(dtype: torch.dtype, k: int, stride: int, columns: int) -> ctypes.CDLL | None:
     pixels = math.ceil(columns / math.ceil(columns / PIXELS))
     sizes = f"enum {{ KERNEL = {k}, STRIDE = {stride}, PIXELS = {pixels} }};"
-    return native.library("direct", dtype, sizes)
+    return native.library("direct", dtype, sizes, headers=("direct.h",))

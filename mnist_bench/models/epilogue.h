@@ -15,20 +15,15 @@ static epilogue epilogue_of(shape s) {
   return (epilogue){s.p, s.q, s.k, s.k, LANES, s.k, s.pool, s.relu, 0};
 }
 
-/* What a ReLU lets pass: x where its output y is positive, or no number. */
-INLINE vector pass(vector x, vector y) { return (vector)((bits)x & ~(bits)(y <= 0)); }
+/* A ReLU: x where it is positive, or no number. */
+INLINE vector pass(vector x) { return (vector)((bits)x & ~(bits)(x <= 0)); }
 
 /* Maps that lie in memory as elements, or as floats if that is the size of their values. */
 INLINE vector get(size bytes, const void *map, size at) {
   return bytes == sizeof(float) ? load((const float *)map + at) : read((const element *)map + at);
 }
-INLINE void put(size bytes, void *map, size at, vector x) {
-  if (bytes == sizeof(float)) store((float *)map + at, x);
-  else write((element *)map + at, x);
-}
-
 /* Elements as they are in memory: from a float's upper half, if that is what they are, and zeros. */
-INLINE void put_raw(size bytes, void *map, size at, raw x) {
+INLINE void put(size bytes, void *map, size at, raw x) {
   if (bytes == sizeof(element)) *(raw *)((element *)map + at) = x;
   else store((float *)map + at, widened(x));
 }
@@ -51,7 +46,7 @@ INLINE void pool_row(epilogue e, size bytes, const void *x, element *y, uint8_t 
         best = (vector)choose(better, (bits)next, (bits)best);
         index = choose(better, (bits){0} + i, index);
       }
-      if (e.relu) index = choose(best <= 0, (bits){0} + NONE, index), best = pass(best, best);
+      if (e.relu) index = choose(best <= 0, (bits){0} + NONE, index), best = pass(best);
       write(y + at, best);
       *(choices *)(choice + at) = __builtin_convertvector(index, choices);
     }
@@ -68,7 +63,7 @@ INLINE void unpool_rows(epilogue e, const element *grad_y, const uint8_t *choice
       UNROLL for (int i = 0; i < WINDOW; i++) {
         size pixel = i / 2 * e.w + column * 2 + i % 2;
         raw here = __builtin_convertvector(chosen == (uint8_t)i, raw);
-        put_raw(bytes, grad_x, pixel * e.x_step + channel / LANES * e.x_next, grad & here);
+        put(bytes, grad_x, pixel * e.x_step + channel / LANES * e.x_next, grad & here);
       }
     }
   for (size row = 0; row < 2; row++)
@@ -79,43 +74,55 @@ static size epilogue_size(epilogue e) {
   return (e.pool ? (e.h / 2) * (e.w / 2) : e.h * e.w) * e.y_step;
 }
 
-/* 16 channels of a pixel, behind the ReLU. */
-INLINE vector passed(epilogue e, const float *x, size pixel, size channel) {
-  vector value = load(x + pixel * e.x_step + channel / LANES * e.x_next);
-  return e.relu ? pass(value, value) : value;
+/* 16 channels of a pixel, behind a ReLU, and bits for those that it lets pass. */
+INLINE vector pass_some(epilogue e, const float *x, uint8_t *choice) {
+  vector value = load(x);
+  if (!e.relu) return value;
+  uint16_t passing = _mm512_cmp_ps_mask((__m512)value, _mm512_setzero_ps(), _CMP_NLE_UQ);
+  memcpy(choice, &passing, sizeof passing);
+  return pass(value);
 }
 
-/* y from x, which are floats still in the cache, and the choice of a pooling. */
-static void finish(epilogue e, const float *x, element *y, uint8_t *choice) {
+/* y, from `at` on, from x, which are floats still in the cache; and the choice: of a pooling a byte, of
+   a ReLU without one a bit for each value of y. */
+static void finish(epilogue e, const float *x, element *y, uint8_t *choice, size at) {
   size row_x = e.w * e.x_step, row_y = e.w / 2 * e.y_step;
-  if (e.pool)
+  y += at;
+  if (e.pool) {
+    choice += at;
     for (size row = 0; row < e.h / 2; row++)
       pool_row(e, sizeof *x, x + row * 2 * row_x, y + row * row_y, choice + row * row_y);
-  else
+  } else {
+    choice += at / 8;
     for (size pixel = 0; pixel < e.h * e.w; pixel++)
       for (size channel = 0; channel < e.c; channel += 2 * LANES) {
-        element *to = y + pixel * e.y_step + channel;
-        vector value = passed(e, x, pixel, channel), next = passed(e, x, pixel, channel + LANES);
-        if (e.past_caches) stream(to, value, next);
-        else write(to, value), write(to + LANES, next);
+        const float *from = x + pixel * e.x_step + channel / LANES * e.x_next;
+        size to = pixel * e.y_step + channel;
+        vector value = pass_some(e, from, choice + to / 8);
+        vector next = pass_some(e, from + e.x_next, choice + (to + LANES) / 8);
+        if (e.past_caches) stream(y + to, value, next);
+        else write(y + to, value), write(y + to + LANES, next);
       }
+  }
 }
 
-/* The gradient of x, whose values have so many bytes, from that of y; y itself is asked by a ReLU
-   without a pooling. */
-INLINE void unfinish(epilogue e, const element *grad_y, const element *y, const uint8_t *choice,
-                     size bytes, void *grad_x) {
+/* The gradient of x, whose values have so many bytes, from that of y, from `at` on, and the choice. */
+INLINE void unfinish(epilogue e, const element *grad_y, const uint8_t *choice, size at, size bytes,
+                     void *grad_x) {
   size row_x = e.w * e.x_step, row_y = e.w / 2 * e.y_step;
   if (e.pool) {
-    for (size row = 0; row < e.h / 2; row++)
-      unpool_rows(e, grad_y + row * row_y, choice + row * row_y, bytes,
-                  (char *)grad_x + row * 2 * row_x * bytes);
+    for (size row = 0; row < e.h / 2; row++, at += row_y)
+      unpool_rows(e, grad_y + at, choice + at, bytes, (char *)grad_x + row * 2 * row_x * bytes);
     if (e.h % 2) clear(e, e.w, bytes, (char *)grad_x + (e.h - 1) * row_x * bytes); /* in no window */
   } else
-    for (size pixel = 0; pixel < e.h * e.w; pixel++)
+    for (size pixel = 0; pixel < e.h * e.w; pixel++, at += e.y_step)
       for (size channel = 0; channel < e.c; channel += LANES) {
-        vector grad = read(grad_y + pixel * e.y_step + channel);
-        if (e.relu) grad = pass(grad, read(y + pixel * e.y_step + channel));
+        raw grad = *(const raw *)(grad_y + at + channel);
+        uint16_t passing;
+        if (e.relu) {
+          memcpy(&passing, choice + (at + channel) / 8, sizeof passing);
+          grad = keep(passing, grad);
+        }
         put(bytes, grad_x, pixel * e.x_step + channel / LANES * e.x_next, grad);
       }
 }

@@ -16,20 +16,18 @@ class Epilogue(NamedTuple):
     def outputs(
         self, sizes_NPQO: tuple[int, int, int, int], dtype: torch.dtype
     ) -> tuple[Tensor, Tensor | None]:
-        """Room for what comes of maps of these sizes, and for the choices of a pooling.
+        """Room for what comes of maps of these sizes, and for what the gradient asks of it.
 
-        The first is (N, O, P, Q) in channels_last, P and Q halved if pooled.
+        The first is (N, O, P, Q) in channels_last, P and Q halved if pooled. The second has for
+        each of its values a byte, the place of a maximum, or a bit, whether a ReLU lets it pass.
         """
         images, rows, columns, outputs = sizes_NPQO
         if self.pool:
             rows, columns = rows // 2, columns // 2
         y_NPQO = torch.empty(images, rows, columns, outputs, dtype=dtype)
-        choice = torch.empty_like(y_NPQO, dtype=torch.uint8) if self.pool else None
+        size = y_NPQO.numel() if self.pool else y_NPQO.numel() // 8 if self.relu else 0
+        choice = torch.empty(size, dtype=torch.uint8) if size else None
         return y_NPQO.permute(0, 3, 1, 2), choice
-
-    def kept(self, y: Tensor, choice: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """What of these the gradient asks."""
-        return y if self.relu and not self.pool else None, choice
 
 
 NO_EPILOGUE = Epilogue()

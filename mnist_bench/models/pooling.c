@@ -18,6 +18,6 @@ void backward(size threads, size n, size h, size w, size c, const element *grad_
     size image = part / parts, top = part % parts * 2;
     epilogue e = {top + 1 < h ? 2 : 1, w, c, c, LANES, c, 1, 0, 0};
     size at = (image * (h / 2) + top / 2) * (w / 2) * c;
-    unfinish(e, grad_y + at, NULL, choice + at, sizeof *grad_x, grad_x + (image * h + top) * w * c);
+    unfinish(e, grad_y, choice, at, sizeof *grad_x, grad_x + (image * h + top) * w * c);
   }
 }

@@ -32,9 +32,17 @@ static range share(size items, size part, size parts) {
   return (range){items * part / parts, items * (part + 1) / parts};
 }
 
+/* The sum of some rows. */
+static void add_up(size rows, size columns, const float *from, float *to) {
+  memcpy(to, from, columns * sizeof *to);
+  for (size row = 1; row < rows; row++)
+    for (size i = 0; i < columns; i++) to[i] += from[row * columns + i];
+}
+
 #ifdef FLOAT32
 typedef float element;
-typedef bits raw; /* elements as bits */
+typedef bits raw; /* elements as bits, of which some lanes may be kept and the others cleared */
+INLINE raw keep(uint16_t lanes, raw x) { return (raw)_mm512_maskz_mov_epi32(lanes, (__m512i)x); }
 INLINE vector widened(raw x) { return (vector)x; }
 INLINE vector read(const element *from) { return load(from); }
 INLINE void write(element *to, vector x) { store(to, x); }
@@ -46,6 +54,7 @@ INLINE void stream(element *to, vector x, vector next) {
 #ifdef BFLOAT16
 typedef uint16_t element; /* the upper half of a float */
 typedef uint16_t raw __attribute__((vector_size(2 * LANES), aligned(2)));
+INLINE raw keep(uint16_t lanes, raw x) { return (raw)_mm256_maskz_mov_epi16(lanes, (__m256i)x); }
 INLINE vector widened(raw x) { return (vector)(__builtin_convertvector(x, bits) << 16); }
 INLINE vector read(const element *from) { return widened(*(const raw *)from); }
 #ifdef __AVX512BF16__

@@ -314,7 +314,7 @@ static float *allocate_maps(size threads, shape s) {
 #define FOR(i, range) for (size i = (range).begin; i < (range).end; i++)
 #define MEET if (together) { _Pragma("omp barrier") }
 
-/* From x, kernels (AREA, c, k) and biases, y and the choice of a pooling. */
+/* From x, kernels (AREA, c, k) and biases, y and the choice of what follows. */
 void forward(size threads, size together, shape s, element *x, const float *kernels,
              const float *bias, element *y, uint8_t *choice) {
   epilogue e = epilogue_of(s);
@@ -343,28 +343,28 @@ void forward(size threads, size together, shape s, element *x, const float *kern
                  matrix_of(output, i));
       MEET
       FOR(i, mine) {
-        size at = (first + i) * epilogue_size(e);
         output_from_points(s, output, i * per_image, bias, map);
-        finish(e, map, y + at, choice + at);
+        finish(e, map, y, choice, (first + i) * epilogue_size(e));
       }
     }
   }
   free(inputs), free(outputs), free(zeros), free(maps);
 }
 
-/* From the gradient of y, that of x (unless grad_x is NULL), of the kernels at the points and of the
-   bias; the last is (threads, k), that of the kernels (AREA, c, k), or a stack of these for each
-   thread unless `together`; all are zeros before. kernels are (AREA, k, c). */
+/* From the gradient of y, that of x (unless grad_x is NULL), of the bias and of the kernels at the
+   points, zeros before: (AREA, c, k), or a stack of these for each thread unless `together`. kernels
+   are (AREA, k, c). */
 void backward(size threads, size together, shape s, element *x, const element *grad_y,
-              const element *y, const uint8_t *choice, const float *kernels, element *grad_x,
-              float *grad_kernels, float *grad_bias) {
+              const uint8_t *choice, const float *kernels, element *grad_x, float *grad_kernels,
+              float *grad_bias) {
   epilogue e = epilogue_of(s);
   size per_image = tiles_per_image(s), images = images_per_block(s, together);
   size tiles = images * per_image + ROWS, blocks = together ? 1 : threads, map = s.h * s.w * s.c;
   float *inputs = allocate(blocks * block_floats(tiles, s.c) * sizeof(float));
   float *gradients = allocate(blocks * block_floats(tiles, s.k) * sizeof(float));
   float *sums = allocate(threads * map * sizeof(float));
-  float *zeros = calloc(s.c + s.k, sizeof(float)), *maps = allocate_maps(threads, s);
+  float *zeros = calloc(s.c + s.k, sizeof(float)), *biases = calloc(threads * s.k, sizeof(float));
+  float *maps = allocate_maps(threads, s);
 #pragma omp parallel num_threads(threads)
   {
     size me = omp_get_thread_num(), all = omp_get_num_threads();
@@ -379,9 +379,8 @@ void backward(size threads, size together, shape s, element *x, const element *g
       range mine = share(count, part, parts);
       FOR(i, mine) {
         input_to_points(s, x + (first + i) * map, zeros, i * per_image, input);
-        size at = (first + i) * epilogue_size(e);
-        unfinish(e, grad_y + at, y + at, choice + at, sizeof *grad, grad);
-        gradient_to_points(s, grad, zeros, i * per_image, gradient, grad_bias + me * s.k);
+        unfinish(e, grad_y, choice, (first + i) * epilogue_size(e), sizeof *grad, grad);
+        gradient_to_points(s, grad, zeros, i * per_image, gradient, biases + me * s.k);
       }
       MEET
       FOR(i, points) {
@@ -399,5 +398,6 @@ void backward(size threads, size together, shape s, element *x, const element *g
       MEET
     }
   }
-  free(inputs), free(gradients), free(sums), free(zeros), free(maps);
+  add_up(threads, s.k, biases, grad_bias);
+  free(inputs), free(gradients), free(sums), free(zeros), free(biases), free(maps);
 }

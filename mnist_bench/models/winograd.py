@@ -113,20 +113,20 @@ class _Winograd(torch.autograd.Function):
         y, choice = epilogue.outputs((shape.n, shape.p, shape.q, shape.k), x.dtype)
         threads, together = torch.get_num_threads(), _together(weight)
         native.call(library, "forward", threads, together, shape, x, kernels_TTIO, bias, y, choice)
-        ctx.save_for_backward(x, weight, *epilogue.kept(y, choice))
+        ctx.save_for_backward(x, weight, choice)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        x, weight, y, choice = ctx.saved_tensors
+        x, weight, choice = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         library = _library(weight.shape[-1], x.dtype)
         threads, together = torch.get_num_threads(), _together(weight)
         kernels_TTOI = _kernels_to_points(library, x.dtype, weight)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         grads_DTTIO = weight.new_zeros(1 if together else threads, *kernels_TTOI.mT.shape)
-        grads_DO = weight.new_zeros(threads, len(weight))
-        inputs, results = (x, grad, y, choice, kernels_TTOI), (grad_x, grads_DTTIO, grads_DO)
+        grad_bias = weight.new_empty(len(weight))
+        inputs, results = (x, grad, choice, kernels_TTOI), (grad_x, grads_DTTIO, grad_bias)
         native.call(library, "backward", threads, together, ctx.shape, *inputs, *results)
         grad_weight = torch.empty_like(weight)
         grad_IOkk = grad_weight.transpose(0, 1)
@@ -134,7 +134,7 @@ class _Winograd(torch.autograd.Function):
         native.call(
             library, "kernels_from_points", *sizes, grads_DTTIO, _steps(grad_IOkk), grad_IOkk
         )
-        return grad_x, grad_weight, grads_DO.sum(0), None, None
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 def _together(weight: Tensor) -> bool:
