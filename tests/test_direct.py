@@ -1,13 +1,17 @@
 """The direct sum of images of one channel against PyTorch's, in float64 and step by step."""
 
+from collections.abc import Iterator
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
+from test_amx import EMULATION
 from test_layers import EPILOGUES, followed, relative_error
 from torch import Tensor
 
 from mnist_bench.data.images import Images
-from mnist_bench.models import native
+from mnist_bench.models import amx, direct, native
 from mnist_bench.models.direct import direct_conv2d, direct_serves
 from mnist_bench.models.epilogue import Epilogue
 
@@ -27,21 +31,44 @@ LAYERS = [
 ]
 
 
+# In what images are computed, and by what.
+WAYS = ["float32", "bfloat16", "bfloat16 by AMX", "bfloat16 by an emulation of AMX"]
+
+
+@pytest.fixture(params=WAYS)
+def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.dtype]:
+    """That of the maps of one of these ways, in which `direct_conv2d` now computes."""
+    if native.compiler() is None:
+        pytest.skip("needs AVX-512 and a C compiler")
+    name, _, unit = request.param.partition(" by ")
+    if unit == "AMX" and not amx.allowed():
+        pytest.skip("needs AMX")
+    monkeypatch.setattr(amx, "allowed", lambda: bool(unit))
+    if unit == "an emulation of AMX":
+        monkeypatch.setattr(native, "library", partial(emulated, native.library))
+    direct._library.cache_clear()
+    yield getattr(torch, name)
+    direct._library.cache_clear()
+
+
+def emulated(library, name: str, dtype: torch.dtype, constants: str, headers: tuple[str, ...] = ()):
+    return library(name, dtype, EMULATION + constants, headers)
+
+
 def parameters(outputs: int, k: int) -> tuple[Tensor, Tensor]:
+    """Kernels are numbers of bfloat16."""
     torch.manual_seed(0)
     weight, bias = torch.randn(outputs, 1, k, k) / k, torch.randn(outputs)
-    return weight.requires_grad_(), bias.requires_grad_()
+    return weight.bfloat16().float().requires_grad_(), bias.requires_grad_()
 
 
-@available
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("dtype", native.ELEMENTS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_it_is_the_sum(
     images: Images, layer: tuple[int, int, int, str], dtype: torch.dtype, threads: int
 ) -> None:
     outputs, k, stride, padding = layer
-    x = images.test_images[:7, None] / 255
+    x = (images.test_images[:7, None] / 255).bfloat16().float()
     weight, bias = parameters(outputs, k)
     exact = [t.detach().double().requires_grad_() for t in (weight, bias)]
     expected = F.conv2d(x.double(), *exact, stride, padding)
@@ -60,45 +87,62 @@ def test_it_is_the_sum(
         assert relative_error(ours, theirs) < 5e-7  # in any precision, as sums are in float32
 
 
-@available
-@pytest.mark.parametrize("size", [(28, 17), (9, 40), (5, 5)])
-def test_maps_need_not_be_square(size: tuple[int, int]) -> None:
-    x, (weight, bias) = torch.randn(3, 1, *size), parameters(32, 5)
+@pytest.mark.parametrize("size", [(28, 17), (9, 40), (5, 5), (6, 70)])
+def test_maps_need_not_be_square(size: tuple[int, int], dtype: torch.dtype) -> None:
+    x, sources = torch.randn(3, 1, *size).bfloat16().float(), parameters(32, 5)
+    exact = [t.detach().double().requires_grad_() for t in sources]
     for padding in ("valid", "same"):
-        output = direct_conv2d(x, weight, bias, torch.float32, 1, padding)
-        expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=padding)
-        assert relative_error(output, expected) < 2e-7
+        output = direct_conv2d(x, *sources, dtype, 1, padding)
+        expected = F.conv2d(x.double(), *exact, padding=padding)
+        assert relative_error(output, expected) < (2e-7 if dtype is torch.float32 else 2e-3)
+        grad = torch.randn(output.shape).to(dtype)
+        for ours, theirs in zip(
+            torch.autograd.grad(output, sources, grad),
+            torch.autograd.grad(expected, exact, grad.double()),
+            strict=True,
+        ):
+            assert relative_error(ours, theirs) < 5e-7
 
 
-@available
 @pytest.mark.parametrize("epilogue", EPILOGUES)
-@pytest.mark.parametrize("dtype", native.ELEMENTS)
 @pytest.mark.parametrize("size", [28, 27])
 def test_what_follows_is_what_pytorch_makes_of_it(
     images: Images, size: int, dtype: torch.dtype, epilogue: Epilogue
 ) -> None:
-    """To the bit, ties over the background included: of the sums, which are rounded last."""
-    x = images.test_images[:9, None, :size, :size] / 255
-    sources = parameters(64, 3)
+    """To the bit, ties included: of small integers, whose sums are exact and rounded last."""
+    torch.manual_seed(0)
+    x = images.test_images[:9, None, :size, :size].float()
+    sources = torch.randint(-3, 4, (64, 1, 3, 3)).float(), torch.randint(-50, 50, (64,)).float()
+    for source in sources:
+        source.requires_grad_()
     ours = direct_conv2d(x, *sources, dtype, 1, "valid", epilogue)
-    sums = direct_conv2d(x, *sources, torch.float32, 1, "valid")
-    theirs = followed(sums, epilogue).to(dtype)
+    theirs = followed(F.conv2d(x, *sources), epilogue).to(dtype)
     assert torch.equal(ours, theirs)
-    grad = torch.randn(ours.shape).to(dtype)
+    assert theirs.unique().numel() > 100
+    grad = torch.randint(-1, 2, ours.shape).to(dtype)
     found, expected = (torch.autograd.grad(y, sources, grad) for y in (ours, theirs))
     assert all(map(torch.equal, found, expected))
 
 
-@available
-def test_what_is_no_number_stays_none() -> None:
+def test_amx_rounds_as_pytorch_does(images: Images, dtype: torch.dtype) -> None:
+    """What it multiplies: here kernels of one tap, so that there is nothing to add."""
+    torch.manual_seed(0)
+    x, weight = images.test_images[:3, None] / 255, torch.zeros(32, 1, 5, 5)
+    weight[torch.arange(32), 0, torch.arange(32) % 5, torch.arange(32) % 4] = torch.randn(32)
+    output = direct_conv2d(x, weight, torch.zeros(32), dtype, 1, "valid")
+    if amx.allowed() and dtype is torch.bfloat16:
+        x, weight = x.bfloat16().float(), weight.bfloat16().float()
+    assert torch.equal(output, F.conv2d(x, weight).to(dtype))
+
+
+def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
     x, (weight, bias) = torch.rand(1, 1, 8, 8), parameters(32, 3)
     x[0, 0, 4, 4] = torch.nan
-    for dtype in native.ELEMENTS:
-        output = direct_conv2d(x, weight, bias, dtype, 1, "same", Epilogue(relu=True))
-        assert output[0, :, 3:6, 3:6].isnan().all()
-        assert not output[0, :, :3].isnan().any()
-        pooled = direct_conv2d(x, weight, bias, dtype, 1, "same", Epilogue(pool=True, relu=True))
-        assert pooled[0, :, 1:3, 1:3].isnan().all()
+    output = direct_conv2d(x, weight, bias, dtype, 1, "same", Epilogue(relu=True))
+    assert output[0, :, 3:6, 3:6].isnan().all()
+    assert not output[0, :, :3].isnan().any()
+    pooled = direct_conv2d(x, weight, bias, dtype, 1, "same", Epilogue(pool=True, relu=True))
+    assert pooled[0, :, 1:3, 1:3].isnan().all()
 
 
 @available

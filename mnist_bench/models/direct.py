@@ -1,4 +1,5 @@
-"""The convolution of images of one channel, on a CPU with AVX-512, by `direct.c`.
+"""The convolution of images of one channel, on a CPU with AVX-512, by `direct.c`, or in bfloat16 by
+the matrix unit AMX, if there is one, by `direct_amx.c`.
 
 A direct sum, and with it the pooling and the ReLU behind, so that the map between them stays in the
 processor's cache.
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnist_bench.models import native
+from mnist_bench.models import amx, native
 from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue, Shape
 
 CHANNELS = 32  # outputs come in multiples of this
@@ -48,7 +49,8 @@ def direct_conv2d(
 ) -> Tensor:
     """What `F.conv2d` and the epilogue compute, in channels_last, for what `direct_serves` allows.
 
-    Sums are in float32 whatever the `dtype` of the output is.
+    Sums are in float32 whatever the `dtype` of the output is. AMX rounds images and kernels before,
+    as PyTorch does.
     """
     settings = (dtype, stride, padding, epilogue)
     output: Tensor = _Direct.apply(x_N1HW, weight_O1kk, bias_O, *settings)
@@ -68,7 +70,7 @@ class _Direct(torch.autograd.Function):
         epilogue: Epilogue,
     ) -> Tensor:
         weight = weight.contiguous()
-        x = x.contiguous()
+        x = x.contiguous().to(dtype if _by_amx(dtype) else x.dtype)
         images, _, height, width = x.shape
         outputs, _, k, _ = weight.shape
         rows, columns = (_length(size, k, stride, padding) for size in (height, width))
@@ -97,8 +99,14 @@ def _length(size: int, k: int, stride: int, padding: str) -> int:
     return size if padding == "same" else (size - k) // stride + 1
 
 
+def _by_amx(dtype: torch.dtype) -> bool:
+    return dtype is torch.bfloat16 and amx.allowed()
+
+
 @cache
 def _library(dtype: torch.dtype, k: int, stride: int, columns: int) -> ctypes.CDLL | None:
+    sizes = f"enum {{ KERNEL = {k}, STRIDE = {stride} }};"
+    if _by_amx(dtype):
+        return native.library("direct_amx", dtype, sizes, headers=("direct.h", "amx.h"))
     pixels = math.ceil(columns / math.ceil(columns / PIXELS))
-    sizes = f"enum {{ KERNEL = {k}, STRIDE = {stride}, PIXELS = {pixels} }};"
-    return native.library("direct", dtype, sizes, headers=("direct.h",))
+    return native.library("direct", dtype, f"{sizes}\nenum {{ PIXELS = {pixels} }};", ("direct.h",))
