@@ -55,9 +55,11 @@ class Totals:
     def add(self, loss: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
         """Add a batch to the sums; `images` is for the caller to count."""
         count, self.outputs_per_image = logits_NK.shape
-        correct = count_correct(logits_NK, labels_N)
-        binary = count_binary_correct(logits_NK, labels_N) if self.binary else correct
-        self.sums += torch.stack([loss * count, correct, binary])
+        loss_sum, correct, binary_correct = self.sums.unbind()
+        loss_sum.add_(loss, alpha=count)
+        correct.add_(count_correct(logits_NK, labels_N))
+        if self.binary:
+            binary_correct.add_(count_binary_correct(logits_NK, labels_N))
 
     def averages(self) -> Averages:
         """Waits for the device."""
@@ -140,7 +142,9 @@ class Learner:
             with self.placement.autocast():
                 logits_NK = self.forward(self.scaling(pixels))
         loss = self.objective(logits_NK, batch.labels)
-        self.optimizer.zero_grad(set_to_none=True)
+        for group in self.optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = None
         self.scaler.scale(loss).backward()
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)

@@ -26,7 +26,9 @@ class ImageSet:
         return len(self.labels)
 
     def __getitem__(self, index: slice | Tensor) -> "ImageSet":
-        return ImageSet(self.images[index], self.labels[index])
+        if isinstance(index, slice):
+            return ImageSet(self.images[index], self.labels[index])
+        return ImageSet(self.images.index_select(0, index), self.labels.index_select(0, index))
 
     def to(self, device: torch.device) -> "ImageSet":
         return ImageSet(self.images.to(device), self.labels.to(device))
@@ -56,10 +58,10 @@ class PixelScaling:
 
     def __call__(self, images_NHW: Tensor) -> Tensor:
         """uint8 or float32 (N, H, W) to float32 (N, 1, H, W)."""
-        pixels_N1HW = images_NHW.unsqueeze(1).float()
+        pixels_N1HW = images_NHW.unsqueeze(1)
         if self.offset:
-            pixels_N1HW -= self.offset
-        return pixels_N1HW.div_(self.divisor) if self.divisor != 1 else pixels_N1HW
+            pixels_N1HW = pixels_N1HW - self.offset
+        return pixels_N1HW / self.divisor
 
 
 @dataclass(frozen=True)
