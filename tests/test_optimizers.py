@@ -1,5 +1,6 @@
 """Each optimizer against its formula in NumPy float64, Keras 3, or torch.optim's own class."""
 
+import copy
 import io
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from keras_reference import double_precision
-from torch import nn
+from torch import Tensor, nn
 
 from mnist_bench.config import TrainConfig
 from mnist_bench.optimizers import build_optimizer, orthogonalise
@@ -283,6 +284,33 @@ def test_plain_optimizers_equal_pytorchs_own(
     expected = apply(reference([weight]), weight, gradients())
     found = trajectory(compose, f"optimizer={option}", *overrides)
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_adam_takes_pytorchs_steps_whatever_lies_where(compose: Compose) -> None:
+    """In any layout, where a weight has no gradient at times, and from a state that was saved."""
+    config = compose("optimizer=adam", "optimizer.weight_decay=0.1").optimizer
+    loop_over_weights = partial(torch.optim.Adam, lr=config.lr, weight_decay=0.1, foreach=False)
+    forms = torch.contiguous_format, torch.channels_last
+    found: list[list[Tensor]] = []
+    for build in (loop_over_weights, partial(build_optimizer, config)):
+        torch.manual_seed(0)
+        weights = [torch.randn(8, 4, 3, 3).contiguous(memory_format=form) for form in forms]
+        weights += [torch.randn(5, 4), torch.ones(3)]
+        optimizer = build([weight.requires_grad_() for weight in weights])
+        for step in range(12):
+            for weight in weights:
+                form = forms[step % 2] if weight.dim() == 4 else torch.preserve_format
+                weight.grad = torch.randn(weight.shape).contiguous(memory_format=form)
+            if step in (4, 5):
+                weights[2].grad = None
+            optimizer.step()
+            if step == 7:
+                state = copy.deepcopy(optimizer.state_dict())
+                optimizer = build(weights)
+                optimizer.load_state_dict(state)
+        found.append([weight.detach() for weight in weights])
+    for expected, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_keras_adam_on_the_device_is_keras_adam(compose):
