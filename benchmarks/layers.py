@@ -224,7 +224,8 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
     """What is computed, the precision, and the two who compute it."""
     for precision, dtype in DTYPES.items():
         ways: list[tuple[str, Way, Callable[..., bool]]] = []
-        if prefers_amx(32, 32, 3, 1, dtype):
+        by_amx = prefers_amx(32, 32, 3, 1, dtype)
+        if by_amx:
             ways.append(("AMX", amx_conv2d, prefers_amx))
         ways.append(("Winograd", winograd_conv2d, prefers_winograd))
         plain = [(shape, NO_EPILOGUE) for shape in CONVOLUTIONS]
@@ -239,7 +240,7 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
             what += ", padded" * (padding == "same")
             yield what, precision, in_c(way, shape, dtype, epilogue=epilogue)
         for outputs, k, epilogue in DIRECT:
-            what = f"direct sum{', pooling' * epilogue.pool}, ReLU: "
+            what = f"direct sum{' by AMX' * by_amx}{', pooling' * epilogue.pool}, ReLU: "
             what += f"{k}x{k}, 1 to {outputs} channels, from {IMAGE_SIZE} x {IMAGE_SIZE}"
             yield what, precision, direct((outputs, k, epilogue), dtype)
         for inputs, outputs, size, k in FOURIER:

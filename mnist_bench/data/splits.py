@@ -58,10 +58,10 @@ class PixelScaling:
 
     def __call__(self, images_NHW: Tensor) -> Tensor:
         """uint8 or float32 (N, H, W) to float32 (N, 1, H, W)."""
-        pixels_N1HW = images_NHW.unsqueeze(1)
+        pixels_N1HW = images_NHW.unsqueeze(1).float()
         if self.offset:
-            pixels_N1HW = pixels_N1HW - self.offset
-        return pixels_N1HW / self.divisor
+            pixels_N1HW -= self.offset
+        return pixels_N1HW.div_(self.divisor) if self.divisor != 1 else pixels_N1HW
 
 
 @dataclass(frozen=True)

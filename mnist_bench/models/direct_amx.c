@@ -1,5 +1,8 @@
 /* What direct.c computes, in bfloat16 by the matrix unit AMX: images and kernels are rounded, sums are
-   floats. Python writes a line before these: the sizes KERNEL and STRIDE. */
+   floats. direct.py writes a line before these: the sizes KERNEL and STRIDE.
+
+   To a tile of 16 pixels and 16 outputs come the products of the taps, which may be one step of the
+   unit: what surrounds these counts here. */
 
 enum { GROUPS = TAPS / CHANNELS + 1 }; /* of CHANNELS taps, and the bias */
 enum { RUN = CHANNELS }; /* pixels of a row that are computed together */
