@@ -18,7 +18,8 @@ from mnist_bench.models.epilogue import Epilogue
 available = pytest.mark.skipif(native.compiler() is None, reason="needs AVX-512 and a C compiler")
 
 # Kernels, size of a kernel, stride, padding: the published ones, that of the speed record, and
-# others with even sizes, one pixel, all pixels, and pixels that a stride leaves over.
+# others with even sizes, one pixel, all pixels, pixels that a stride leaves over, and taps that
+# fill whole tiles.
 LAYERS = [
     (32, 3, 1, "valid"),
     (64, 5, 1, "valid"),
@@ -28,6 +29,7 @@ LAYERS = [
     (96, 1, 1, "valid"),
     (32, 3, 3, "valid"),
     (32, 28, 1, "valid"),
+    (32, 8, 1, "valid"),
 ]
 
 
