@@ -143,6 +143,8 @@ def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
     output = direct_conv2d(x, weight, bias, dtype, 1, "same", Epilogue(relu=True))
     assert output[0, :, 3:6, 3:6].isnan().all()
     assert not output[0, :, :3].isnan().any()
+    (passed,) = torch.autograd.grad(output.sum(), bias)
+    assert torch.equal(passed, (~(output <= 0)).sum((0, 2, 3)).float())  # as PyTorch's ReLU does
     pooled = direct_conv2d(x, weight, bias, dtype, 1, "same", Epilogue(pool=True, relu=True))
     assert pooled[0, :, 1:3, 1:3].isnan().all()
 
