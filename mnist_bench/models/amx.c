@@ -64,10 +64,7 @@ static void sum_pixels(shape s, range has, const element *block, const element *
   settle();
   for (size row = rows.begin; row < rows.end; row++)
     for (size column = columns.begin; column < columns.end; column += 2, sums += 4 * SUMS) {
-      _tile_loadd(0, bias, 0);
-      _tile_loadd(1, bias + HALF, 0);
-      _tile_loadd(2, bias, 0);
-      _tile_loadd(3, bias + HALF, 0);
+      load_biases(bias);
       range seen = source_of(s, (range){row, row + 1});
       size x = column - s.padding, outside = larger(-1 - x, 0), end = smaller(x + side, s.w);
       size steps = 0;
@@ -82,7 +79,8 @@ static void sum_pixels(shape s, range has, const element *block, const element *
     }
 }
 
-/* Rows of y, from `begin` on, and the choice of what follows, from blocks that have the `source` of these rows. */
+/* Rows of y, from `begin` on, and the choice of what follows, from blocks that have the `source` of
+   these rows. */
 static void convolve(shape s, size images, range rows, range source, const element *blocks,
                      const element *kernels, const float *bias, int past_caches, element *y,
                      uint8_t *choice, size begin) {

@@ -87,6 +87,13 @@ static void clear_sums(void) {
   _tile_zero(2);
   _tile_zero(3);
 }
+/* Those that begin with biases, of HALF and HALF outputs. */
+static void load_biases(const float *bias) {
+  _tile_loadd(0, bias, 0);
+  _tile_loadd(1, bias + HALF, 0);
+  _tile_loadd(2, bias, 0);
+  _tile_loadd(3, bias + HALF, 0);
+}
 /* Those that begin here, or go on. */
 static void take_sums(int begins, const float *here, const float *there) {
   if (begins) clear_sums();

@@ -1,20 +1,8 @@
-/* The direct sum for images of one channel: see direct.py, which writes a line before these: the
-   sizes KERNEL, STRIDE and PIXELS, outputs of a row that are computed together. Outputs are a multiple
-   of 32. */
+/* The direct sum for images of one channel: see direct.py. Outputs are a multiple of 32. */
 
 #include <omp.h>
 
 enum { VECTORS = 2, CHANNELS = VECTORS * LANES };
-
-/* An image between zeros, on the right so many that its outputs are a multiple of PIXELS. */
-static size padded_width(shape s) { return (s.q + PIXELS - 1) / PIXELS * PIXELS * STRIDE + KERNEL; }
-static size padded_area(shape s) { return (s.p * STRIDE + KERNEL) * padded_width(s); }
-static void fill_padded(shape s, const float *x, float *padded) {
-  memset(padded, 0, padded_area(s) * sizeof(float));
-  padded += s.padding * padded_width(s) + s.padding;
-  for (size row = 0; row < s.h; row++)
-    memcpy(padded + row * padded_width(s), x + row * s.w, s.w * sizeof(float));
-}
 
 /* PIXELS outputs of a row, CHANNELS of each; `count` of them are written. */
 INLINE void convolve(shape s, const float *x, const float *kernels, size count, float *y) {
@@ -46,7 +34,7 @@ void forward(size threads, shape s, const float *x, const float *weight, const f
     float *map = maps + omp_get_thread_num() * s.p * s.q * s.k;
 #pragma omp for schedule(static)
     for (size n = 0; n < s.n; n++) {
-      fill_padded(s, x + n * s.h * s.w, image);
+      fill_padded(s, sizeof *x, x + n * s.h * s.w, image);
       for (size row = 0; row < s.p; row++)
         for (size column = 0; column < s.q; column += PIXELS)
           for (size k = 0; k < s.k; k += CHANNELS)
@@ -100,7 +88,7 @@ void backward(size threads, shape s, const float *x, const element *grad_y, cons
     float *grad = maps + me * s.p * s.q * s.k;
 #pragma omp for schedule(static)
     for (size n = 0; n < s.n; n++) {
-      fill_padded(s, x + n * s.h * s.w, image);
+      fill_padded(s, sizeof *x, x + n * s.h * s.w, image);
       unfinish(e, grad_y, choice, n * epilogue_size(e), sizeof *grad, grad);
       memset(sums, 0, all * sizeof(float));
       for (size row = 0; row < s.p; row++)

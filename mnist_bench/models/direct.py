@@ -20,6 +20,7 @@ from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue, Shape
 
 CHANNELS = 32  # outputs come in multiples of this
 PIXELS = 14  # of a row, at most, whose sums are in registers at once
+AMX_PIXELS = 32  # a row of a tile
 
 
 def direct_serves(
@@ -105,8 +106,9 @@ def _by_amx(dtype: torch.dtype) -> bool:
 
 @cache
 def _library(dtype: torch.dtype, k: int, stride: int, columns: int) -> ctypes.CDLL | None:
-    sizes = f"enum {{ KERNEL = {k}, STRIDE = {stride} }};"
-    if _by_amx(dtype):
+    by_amx = _by_amx(dtype)
+    pixels = AMX_PIXELS if by_amx else math.ceil(columns / math.ceil(columns / PIXELS))
+    sizes = f"enum {{ KERNEL = {k}, STRIDE = {stride}, PIXELS = {pixels} }};"
+    if by_amx:
         return native.library("direct_amx", dtype, sizes, headers=("direct.h", "amx.h"))
-    pixels = math.ceil(columns / math.ceil(columns / PIXELS))
-    return native.library("direct", dtype, f"{sizes}\nenum {{ PIXELS = {pixels} }};", ("direct.h",))
+    return native.library("direct", dtype, sizes, headers=("direct.h",))

@@ -1,32 +1,19 @@
 /* What direct.c computes, in bfloat16 by the matrix unit AMX: images and kernels are rounded, sums are
-   floats. direct.py writes a line before these: the sizes KERNEL and STRIDE.
+   floats. PIXELS are CHANNELS.
 
    To a tile of 16 pixels and 16 outputs come the products of the taps, which may be one step of the
    unit: what surrounds these counts here. */
 
 enum { GROUPS = TAPS / CHANNELS + 1 }; /* of CHANNELS taps, and the bias */
-enum { RUN = CHANNELS }; /* pixels of a row that are computed together */
 
-static size runs(shape s) { return (s.q + RUN - 1) / RUN; }
+/* PIXELS of a row are a run. */
+static size runs(shape s) { return (s.q + PIXELS - 1) / PIXELS; }
 /* Rows that a pooling leaves over are not computed. */
 static size rows_of(shape s) { return s.pool ? s.p / 2 * 2 : s.p; }
 
-/* An image between zeros, of which runs of whole tiles read. */
-static size padded_width(shape s) {
-  return larger(runs(s) * RUN * STRIDE + KERNEL, s.padding + s.w);
-}
-static size padded_size(shape s) {
-  return larger(s.p * STRIDE + KERNEL, s.padding + s.h) * padded_width(s);
-}
-static void fill_padded(shape s, const element *x, element *padded) {
-  padded += s.padding * padded_width(s) + s.padding;
-  for (size row = 0; row < s.h; row++)
-    memcpy(padded + row * padded_width(s), x + row * s.w, s.w * sizeof *x);
-}
-
 /* The rows that a row of outputs sees, column by column, so that what a pixel sees is one piece. */
 enum { APART = STRIDE * KERNEL }; /* of one pixel's from the next's */
-static size columns_size(shape s) { return runs(s) * RUN * APART + GROUPS * CHANNELS; }
+static size columns_size(shape s) { return runs(s) * PIXELS * APART + GROUPS * CHANNELS; }
 static void fill_columns(shape s, const element *padded, element *columns) {
   for (size column = 0; column < (s.q - 1) * STRIDE + KERNEL; column++)
     for (int row = 0; row < KERNEL; row++)
@@ -52,12 +39,9 @@ static void fill_kernels(shape s, const float *kernels, bits *tiles) {
 static void sum_row(shape s, const element *columns, const element *kernels, const float *bias,
                     float *sums, size next) {
   settle();
-  for (size run = 0; run < runs(s); run++, sums += RUN * HALF) {
-    const element *a = columns + run * RUN * APART, *b = kernels;
-    _tile_loadd(0, bias, 0);
-    _tile_loadd(1, bias + HALF, 0);
-    _tile_loadd(2, bias, 0);
-    _tile_loadd(3, bias + HALF, 0);
+  for (size run = 0; run < runs(s); run++, sums += PIXELS * HALF) {
+    const element *a = columns + run * PIXELS * APART, *b = kernels;
+    load_biases(bias);
     for (int group = 0; group < GROUPS; group++, a += CHANNELS) {
       _tile_loadd(4, a, APART * sizeof *a);
       ADD_PRODUCTS(4, 5, _tile_loadd(5, a + IMAGES * APART, APART * sizeof *a));
@@ -73,8 +57,8 @@ static void sum_row(shape s, const element *columns, const element *kernels, con
 void forward(size threads, shape s, const element *x, const float *weight, const float *bias,
              element *y, uint8_t *choice) {
   size step = s.pool ? 2 : 1, output = epilogue_size(epilogue_of(s));
-  size kernels_size = s.k * GROUPS * CHANNELS, maps_size = padded_size(s) + step * columns_size(s);
-  size next = (step * s.q + RUN) * HALF;
+  size kernels_size = s.k * GROUPS * CHANNELS, maps_size = padded_area(s) + step * columns_size(s);
+  size next = (step * s.q + PIXELS) * HALF;
   float *kernels = by_tap(s.k, weight, bias);
 #pragma omp parallel for num_threads(threads)
   for (size me = 0; me < threads; me++) {
@@ -82,12 +66,12 @@ void forward(size threads, shape s, const element *x, const float *weight, const
     range mine = share(s.n, me, threads);
     float *sums = scratch(2 * next * sizeof *sums + (kernels_size + maps_size) * sizeof *x);
     element *tiles = (element *)(sums + 2 * next), *padded = tiles + kernels_size;
-    element *columns = padded + padded_size(s);
-    memset(padded, 0, maps_size * sizeof *padded);
+    element *columns = padded + padded_area(s);
+    memset(columns, 0, step * columns_size(s) * sizeof *columns);
     for (size k = 0; k < s.k; k += CHANNELS)
       fill_kernels(s, kernels + k, (bits *)(tiles + k * GROUPS * CHANNELS));
     for (size n = mine.begin; n < mine.end; n++) {
-      fill_padded(s, x + n * s.h * s.w, padded);
+      fill_padded(s, sizeof *x, x + n * s.h * s.w, padded);
       for (size row = 0; row < rows_of(s); row += step) {
         for (size i = 0; i < step; i++)
           fill_columns(s, padded + (row + i) * STRIDE * padded_width(s), columns + i * columns_size(s));
@@ -106,23 +90,23 @@ void forward(size threads, shape s, const element *x, const float *weight, const
   free(kernels);
 }
 
-/* What the taps see of a run of pixels, CHANNELS taps in two tiles (IMAGES, RUN) of each run, and ones
+/* What the taps see of a run of pixels, CHANNELS taps in two tiles (IMAGES, PIXELS) of each run, and ones
    for the bias. */
 static size taps_size(shape s) { return rows_of(s) * runs(s) * 2 * TILE; }
 static void fill_taps(shape s, const element *padded, element *taps) {
   const element one = 0x3f80;
   for (int tap = 0; tap <= TAPS; tap++) {
-    element *to = taps + tap / CHANNELS * taps_size(s) + tap % CHANNELS * RUN;
+    element *to = taps + tap / CHANNELS * taps_size(s) + tap % CHANNELS * PIXELS;
     const element *from = padded + tap / KERNEL * padded_width(s) + tap % KERNEL;
     for (size row = 0; row < rows_of(s); row++, from += STRIDE * padded_width(s))
       for (size run = 0; run < runs(s); run++, to += 2 * TILE)
-        for (int i = 0; i < RUN; i++) to[i] = tap < TAPS ? from[(run * RUN + i) * STRIDE] : one;
+        for (int i = 0; i < PIXELS; i++) to[i] = tap < TAPS ? from[(run * PIXELS + i) * STRIDE] : one;
   }
 }
 
 /* The gradient of CHANNELS outputs of a row, in pairs of pixels: two tiles for each run. */
 static void pair_row(shape s, const element *grad, bits *pairs) {
-  for (size first = 0; first < s.q; first += RUN, grad += RUN * s.k, pairs += 2 * IMAGES) {
+  for (size first = 0; first < s.q; first += PIXELS, grad += PIXELS * s.k, pairs += 2 * IMAGES) {
     pixels upper = {grad, s.q - first, s.k};
     pixels lower = {grad + IMAGES * s.k, larger(s.q - first - IMAGES, 0), s.k};
     fill_pairs(upper, lower, pairs);
@@ -141,15 +125,15 @@ void backward(size threads, shape s, const element *x, const element *grad_y, co
   for (size me = 0; me < threads; me++) {
     configure();
     range mine = share(s.n, me, threads);
-    size maps_size = all_taps + padded_size(s) + step * row_size;
+    size maps_size = all_taps + padded_area(s) + step * row_size;
     float *sums = scratch(sums_size * sizeof *sums + all_pairs * sizeof(bits) + maps_size * sizeof *x);
     bits *pairs = (bits *)(sums + sums_size);
     element *taps = (element *)(pairs + all_pairs), *padded = taps + all_taps;
-    element *grad = padded + padded_size(s);
+    element *grad = padded + padded_area(s);
     memset(sums, 0, sums_size * sizeof *sums);
-    memset(taps, 0, (all_taps + padded_size(s)) * sizeof *taps);
+    memset(taps, 0, all_taps * sizeof *taps);
     for (size n = mine.begin; n < mine.end; n++) {
-      fill_padded(s, x + n * s.h * s.w, padded);
+      fill_padded(s, sizeof *x, x + n * s.h * s.w, padded);
       fill_taps(s, padded, taps);
       for (size row = 0; row < rows_of(s); row += step) {
         size at = n * output + row / step * (s.q / step) * s.k;
