@@ -55,11 +55,10 @@ class Adam(torch.optim.Adam):
 
 
 class _AdamRows:
-    """The weights of a group, and what Adam keeps of them, each as one row of memory."""
+    """What Adam keeps of the weights of a group, each as one row of memory."""
 
     def __init__(self, weights: list[Tensor], state: State):
         kept = [state[weight] for weight in weights]
-        self.weights = weights
         self.means = [_as_row(buffers["exp_avg"]) for buffers in kept]
         self.squares = [_as_row(buffers["exp_avg_sq"]) for buffers in kept]
         self.all_counts = torch.stack([buffers["step"] for buffers in kept])
@@ -69,8 +68,7 @@ class _AdamRows:
 
     def step(self, group: dict[str, Any]) -> None:
         self.all_counts += 1
-        weights = [_as_row(weight) for weight in self.weights]
-        gradients = [_as_row(weight.grad) for weight in self.weights if weight.grad is not None]
+        weights, gradients = (list(map(_as_row, tensors)) for tensors in _with_gradients(group))
         settings = {name: group[name] for name in ("lr", "weight_decay", "eps")}
         beta1, beta2 = group["betas"]
         torch._fused_adam_(
