@@ -144,7 +144,7 @@ class Learner:
         loss = self.objective(logits_NK, batch.labels)
         for group in self.optimizer.param_groups:
             for weight in group["params"]:
-                weight.grad = None
+                weight.grad = None  # `zero_grad`, with its hooks, takes 0.1 ms here
         self.scaler.scale(loss).backward()
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
