@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-slow lint types throughput clean
+.PHONY: train test test-slow lint types throughput bundle clean
 
 train: $(READY)
 	$(BIN)/python train.py $(ARGS)
@@ -38,5 +38,11 @@ throughput: .venv-peers/.ready
 	.venv-peers/bin/python -m pip install --quiet --editable '.[peers]'
 	touch $@
 
+# A folder for a machine with a GPU and without network, where it measures what is due:
+# bash bundle/run.sh FOLDER --plan. The wheels are of what such a machine may lack beside torch.
+BUNDLE_WHEELS ?= hydra-core omegaconf antlr4-python3-runtime PyYAML filelock h5py
+bundle: $(READY)
+	$(BIN)/python -m benchmarks.gpu.bundle bundle $(BUNDLE_WHEELS)
+
 clean:
-	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf bundle .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,8 +1,8 @@
 """The most accurate networks, alone and together: `python -m benchmarks.accuracy [FOLDER]`.
 
-Trains `experiment=accuracy` with kernels of 3, 5 and 7 pixels, ten seeds of each side by side, into
-run folders under FOLDER, going on with what is there; minutes on a large GPU, days on a CPU. An
-ensemble is the three networks of one seed, and its answer the mean of their probabilities.
+Trains `experiment=accuracy` with kernels of 3, 5 and 7 pixels, ten seeds of each, one after the
+other, into run folders under FOLDER, going on with what is there; days on a CPU. An ensemble is the
+three networks of one seed, and its answer the mean of their probabilities.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ import torch
 
 from benchmarks.step import ROOT, file_name_part
 from mnist_bench.checkpoint import LAST
-from mnist_bench.folders import replica_folders
 from mnist_bench.records import PREDICTIONS, provenance, read_summary
 from mnist_bench.screen import say
 
@@ -25,29 +25,30 @@ MODELS = ["simple3x3", "simple5x5", "simple7x7"]
 SEEDS = 10
 
 
-def train(model: str, folder: Path, overrides: list[str]) -> None:
-    """Train the seeds of a model that have not been trained to the end."""
-    if is_trained(folder):
+def train(model: str, seed: int, run: Path, overrides: Sequence[str]) -> None:
+    """Train a network to its end, going on with what is there."""
+    if is_trained(run):
         return
-    seeds = replica_folders(folder, 0, SEEDS)
-    command = [f'resume="{folder}"']
-    if not any((seed / LAST).exists() for seed in seeds):
-        shutil.rmtree(folder, ignore_errors=True)  # what a training left that was cut off early
-        command = ["experiment=accuracy", f"model={model}", f"trainer.replicas={SEEDS}"]
-        command += [f'hydra.run.dir="{folder}"', *overrides]
+    command = [f'resume="{run}"']
+    if not (run / LAST).exists():
+        shutil.rmtree(run, ignore_errors=True)  # what a training left that was cut off early
+        command = ["experiment=accuracy", f"model={model}", f"seed={seed}"]
+        command += [f'hydra.run.dir="{run}"', *overrides]
     subprocess.run([sys.executable, "train.py", *command], cwd=ROOT, check=True)
 
 
-def is_trained(folder: Path) -> bool:
-    summaries = map(read_summary, replica_folders(folder, 0, SEEDS))
-    return all(summary.get("status") == "completed" for summary in summaries)
+def run_folders(folder: Path, model: str) -> list[Path]:
+    return [folder / model / f"seed={seed}" for seed in range(SEEDS)]
 
 
-def accuracies(folders: dict[str, Path]) -> dict[str, list[float]]:
+def is_trained(run: Path) -> bool:
+    return bool(read_summary(run).get("status") == "completed")
+
+
+def accuracies(runs: dict[str, list[Path]]) -> dict[str, list[float]]:
     """Test accuracy of every seed, for each network and for the ensemble."""
-    found: dict[str, list[float]] = {name: [] for name in [*folders, "ensemble"]}
-    runs = zip(*(replica_folders(folder, 0, SEEDS) for folder in folders.values()), strict=True)
-    for of_a_seed in runs:
+    found: dict[str, list[float]] = {name: [] for name in [*runs, "ensemble"]}
+    for of_a_seed in zip(*runs.values(), strict=True):
         saved = [np.load(run / PREDICTIONS) for run in of_a_seed]
         answers = [torch.from_numpy(file["logits"]).double().softmax(1) for file in saved]
         labels = torch.from_numpy(saved[0]["labels"])
@@ -56,11 +57,8 @@ def accuracies(folders: dict[str, Path]) -> dict[str, list[float]]:
     return found
 
 
-def as_markdown(folders: dict[str, Path]) -> str:
-    summaries = {
-        name: [read_summary(run) for run in replica_folders(folder, 0, SEEDS)]
-        for name, folder in folders.items()
-    }
+def as_markdown(runs: dict[str, list[Path]]) -> str:
+    summaries = {name: [read_summary(run) for run in of_model] for name, of_model in runs.items()}
     first = next(iter(summaries.values()))[0]
     versions = provenance()
     lines = [
@@ -68,14 +66,15 @@ def as_markdown(folders: dict[str, Path]) -> str:
         "",
         f"`python -m benchmarks.accuracy` on {versions['started'][:10]}, commit "
         f"{first['git_commit']}, torch {first['versions']['torch']}. {SEEDS} seeds of "
-        f"`experiment=accuracy`, side by side, in {first['precision']}, {first['epochs']} epochs. "
-        "Seconds are those of all seeds together.",
+        f"`experiment=accuracy` in {first['precision']}, {first['epochs']} epochs. Seconds are the "
+        "median of the seeds'.",
         "",
         "| | test accuracy, mean | standard deviation | lowest | highest | training, s |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, values in accuracies(folders).items():
-        seconds = f"{summaries[name][0]['train_seconds']:.1f}" if name in summaries else "-"
+    for name, values in accuracies(runs).items():
+        times = [summary["train_seconds"] for summary in summaries.get(name, [])]
+        seconds = f"{statistics.median(times):.1f}" if times else "-"
         lines.append(
             f"| {name} | {statistics.mean(values):.3%} | {statistics.stdev(values):.3%} "
             f"| {min(values):.2%} | {max(values):.2%} | {seconds} |"
@@ -90,17 +89,19 @@ def main() -> None:
     parser.add_argument("--override", action="append", default=[], help="of experiment=accuracy")
     parser.add_argument("--write", type=Path, nargs="?", const=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
-    folders = {model: arguments.folder.resolve() / model for model in MODELS}
+    folder = arguments.folder.resolve()
+    runs = {model: run_folders(folder, model) for model in MODELS}
     for model in arguments.models:
-        train(model, folders[model], arguments.override)
-    missing = [model for model, folder in folders.items() if not is_trained(folder)]
+        for seed, run in enumerate(runs[model]):
+            train(model, seed, run, arguments.override)
+    missing = [model for model, of_model in runs.items() if not all(map(is_trained, of_model))]
     if missing:
         say(f"For the table, {' and '.join(missing)} have to be trained.")
         return
-    report = as_markdown(folders)
+    report = as_markdown(runs)
     say(report)
     if arguments.write:
-        device = read_summary(replica_folders(folders[MODELS[0]], 0, SEEDS)[0])["device"]
+        device = read_summary(runs[MODELS[0]][0])["device"]
         path = arguments.write / f"accuracy-{file_name_part(device)}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(report)

@@ -28,12 +28,13 @@ from mnist_bench.compose import compose
 from mnist_bench.config import TrainConfig, to_config
 from mnist_bench.data.images import Images
 from mnist_bench.data.splits import epoch_order, split_images
+from mnist_bench.errors import ConfigError
+from mnist_bench.graphs import Stepper
 from mnist_bench.placement import Placement, find_placement, keep_freed_memory
 from mnist_bench.prepare import read_images
 from mnist_bench.records import provenance
-from mnist_bench.replicas import Replicas, build_learners
 from mnist_bench.screen import say
-from mnist_bench.step import Learner, Totals, count_steps
+from mnist_bench.step import Learner, batch_sizes, build_learner, count_steps
 
 # Trains with a seed; returns what tells the logits of uint8 images (N, H, W).
 Contender = Callable[[int], Callable[[Tensor], Tensor]]
@@ -56,22 +57,22 @@ class Ours:
 
     def __init__(self, config: TrainConfig, images: Images, placement: Placement):
         self.config, self.images, self.placement = config, images, placement
-        self.totals: list[Totals] = []
-        self.replicas: Replicas | None = None
+        self.stepper: Stepper | None = None
 
     def __call__(self, seed: int) -> Callable[[Tensor], Tensor]:
         splits = split_images(self.images, self.config.data)
         self.config.seed = seed
-        (learner,) = build_learners([self.config], self.placement, splits)
+        learner = build_learner(self.config, self.placement, splits)
         size = self.config.trainer.batch_size
-        if self.replicas is None:
-            self.replicas, self.totals = Replicas([learner], size), [learner.new_totals()]
-        (trained,) = self.replicas.learners
+        if self.stepper is None:
+            self.stepper = Stepper(learner, splits.train, learner.new_totals())
+            self.stepper.warm_up(batch_sizes(len(splits.train), size))
+        trained = self.stepper.learner
         if trained is not learner:
             begin_anew(trained, learner)
         order = epoch_order(len(splits.train), seed, epoch=1).to(self.placement.device)
         for batch_N in order.split(size):
-            self.replicas.step(splits.train, batch_N[None], self.totals)
+            self.stepper.step(batch_N)
 
         def logits(images_NHW: Tensor) -> Tensor:
             with self.placement.autocast():
@@ -181,15 +182,11 @@ def as_markdown(records: dict[str, Record], placement: Placement, command: str) 
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("overrides", nargs="*", help="of experiment=speedrun")
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--write", type=Path, nargs="?", const=ROOT / "benchmarks" / "results")
-    arguments = parser.parse_args()
-    config = to_config(compose(["experiment=speedrun", *arguments.overrides])[0])
-    if arguments.seeds < 2 or config.trainer.epochs != 1 or config.data.name != "mnist":
-        parser.error("it takes two seeds or more, trainer.epochs=1 and data=mnist")
+def measure(seeds: int, overrides: list[str]) -> tuple[dict[str, Record], Placement]:
+    """Train both with so many seeds, in turns."""
+    config = to_config(compose(["experiment=speedrun", *overrides])[0])
+    if seeds < 2 or config.trainer.epochs != 1 or config.data.name != "mnist":
+        raise ConfigError("It takes two seeds or more, trainer.epochs=1 and data=mnist.")
     placement = find_placement(config.trainer)
     keep_freed_memory()
     images = read_images("mnist", None, Path(config.data.root), say).to(placement.device)
@@ -197,7 +194,19 @@ def main() -> None:
         "`experiment=speedrun`": Ours(config, images, placement),
         "study of 2021": Study(images),
     }
-    records = take_turns(contenders, images, arguments.seeds, placement)
+    return take_turns(contenders, images, seeds, placement), placement
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("overrides", nargs="*", help="of experiment=speedrun")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--write", type=Path, nargs="?", const=ROOT / "benchmarks" / "results")
+    arguments = parser.parse_args()
+    try:
+        records, placement = measure(arguments.seeds, arguments.overrides)
+    except ConfigError as error:
+        parser.error(str(error))
     for name, record in records.items():
         say(f"{name}: {record}")
     if arguments.write:

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 
 from mnist_bench.compose import CONF, compose
 from mnist_bench.config import TrainConfig, to_config
-from mnist_bench.graphs import WARM_UP_STEPS
+from mnist_bench.data.splits import Splits
+from mnist_bench.graphs import Stepper
 from mnist_bench.models import ConvNet
-from mnist_bench.placement import find_placement, keep_freed_memory
+from mnist_bench.placement import Placement, find_placement, keep_freed_memory
 from mnist_bench.prepare import Prepared, prepare
 from mnist_bench.records import provenance
-from mnist_bench.replicas import Replicas
 from mnist_bench.screen import say
 from mnist_bench.step import build_learner
 
@@ -43,6 +43,8 @@ MODELS = sorted(
     if (CONF / "experiment" / path.name).exists()
 )
 ROUNDS = 7
+# Steps before the first round.
+WARM_UP_STEPS = 6
 # A round is about this long or longer, so that a passing process does not decide it.
 ROUND_SECONDS = {"cpu": 1.0, "cuda": 0.2}
 
@@ -94,28 +96,40 @@ def build_steps(config: TrainConfig, prepared: Prepared) -> dict[str, Callable[[
     """The contenders by name, each a function that takes one step on the first batch."""
     placement = prepared.placement
     splits = prepared.splits.to(placement.device)
-    batch = torch.arange(config.trainer.batch_size, device=placement.device)
     keep_freed_memory()  # as train.py does; whoever is in the process has it
+    contenders = {
+        "ours": our_step(config, placement, splits),
+        **plain_steps(config, placement, splits),
+    }
+    if placement.device.type == "cuda":
+        without = replace(config, trainer=replace(config.trainer, cuda_graphs=False))
+        contenders["without graph"] = our_step(without, placement, splits)
+    return contenders
 
-    def ours(config: TrainConfig) -> Callable[[], None]:
-        learner = build_learner(config, placement, splits)
-        alone, totals = Replicas([learner], len(batch)), [learner.new_totals()]
-        return lambda: alone.step(splits.train, batch[None], totals)
 
-    images, labels = splits.scaling(splits.train.images[batch]), splits.train.labels[batch]
+def our_step(config: TrainConfig, placement: Placement, splits: Splits) -> Callable[[], None]:
+    """A step of `train.py`, warmed up as it does; `splits` are on the device."""
+    learner = build_learner(config, placement, splits)
+    stepper = Stepper(learner, splits.train, learner.new_totals())
+    stepper.warm_up([config.trainer.batch_size])
+    batch_N = torch.arange(config.trainer.batch_size, device=placement.device)
+    return lambda: stepper.step(batch_N)
+
+
+def plain_steps(
+    config: TrainConfig, placement: Placement, splits: Splits
+) -> dict[str, Callable[[], None]]:
+    """The same step in plain PyTorch, channels_last and in the default layout."""
+    batch_N = torch.arange(config.trainer.batch_size, device=placement.device)
+    images, labels = splits.scaling(splits.train.images[batch_N]), splits.train.labels[batch_N]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(placement.precision.name)
     network = in_plain_layers(build_learner(config, placement, splits).network)
     default_layout = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     lr = config.optimizer.lr
-    contenders: dict[str, Callable[[], None]] = {
-        "ours": ours(config),
+    return {
         "plain": plain_step(network, images, labels, lr, dtype),
         "default layout": plain_step(default_layout, images, labels, lr, dtype),
     }
-    if placement.device.type == "cuda":
-        without = replace(config, trainer=replace(config.trainer, cuda_graphs=False))
-        contenders["without graph"] = ours(without)
-    return contenders
 
 
 def in_plain_layers(network: nn.Module) -> nn.Module:
@@ -176,7 +190,7 @@ def plain_step(
 
 def calibrate(step: Callable[[], None], synchronize: Callable[[], None], seconds: float) -> int:
     """Warm up, and find how many steps make a round of so many seconds."""
-    time_steps(step, WARM_UP_STEPS + 1, synchronize)
+    time_steps(step, WARM_UP_STEPS, synchronize)
     return max(3, round(seconds / time_steps(step, 3, synchronize)))
 
 

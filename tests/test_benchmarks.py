@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import accuracy, gpu, replicas, speedrun, step, throughput
+from benchmarks import accuracy, speedrun, step, throughput
 from mnist_bench.compose import compose as compose_text
 from mnist_bench.config import to_config
 from mnist_bench.data.datasets import MNIST
@@ -113,20 +113,6 @@ def test_a_steps_operations_are_those_of_the_direct_sums():
     assert throughput.step_operations("cnn5x5", 16) == expected
 
 
-def test_the_benchmark_of_replicas_writes_its_table(tmp_path, mnist_root, monkeypatch):
-    monkeypatch.setattr(replicas, "ROUND_SECONDS", {"cpu": 0.001, "cuda": 0.001})
-    monkeypatch.setattr(replicas, "ROUNDS", 1)
-    monkeypatch.setenv("MNIST_BENCH_DATA", str(mnist_root))
-    arguments = ["replicas", "cnn5x5_single", "--replicas", "1", "2", "--write", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    replicas.main()
-    (report,) = tmp_path.glob("replicas-*.md")
-    rows = [line.split(" | ") for line in report.read_text().splitlines() if line[:3] == "| `"]
-    assert [row[:2] for row in rows] == [["| `cnn5x5_single`", "1"], ["| `cnn5x5_single`", "2"]]
-    measured = replicas.Measurement("cnn5x5_single", 2, ms_per_step=30, ms_alone=20)
-    assert measured.share == 0.75
-
-
 def test_the_speed_record_trains_both_anew_for_every_seed(
     tmp_path, images, mnist_root, monkeypatch
 ):
@@ -165,14 +151,14 @@ def test_the_ensemble_answers_with_the_mean_probability(tmp_path, mnist_root, mo
     first = report.read_text()
     assert first.count("| simple") == 3 and first.count("| ensemble") == 1
 
-    folders = {model: tmp_path / "runs" / model for model in accuracy.MODELS}
-    found = accuracy.accuracies(folders)
+    runs = {model: accuracy.run_folders(tmp_path / "runs", model) for model in accuracy.MODELS}
+    found = accuracy.accuracies(runs)
     for seed in range(2):
         total = 0
         for model in accuracy.MODELS:
-            saved = np.load(folders[model] / f"seed={seed}" / "predictions.npz")
+            saved = np.load(runs[model][seed] / "predictions.npz")
             total = total + torch.from_numpy(saved["logits"]).double().softmax(1)
-            summary = read_summary(folders[model] / f"seed={seed}")
+            summary = read_summary(runs[model][seed])
             assert found[model][seed] == summary["test_accuracy"]
         right = (total.argmax(1).numpy() == saved["labels"]).mean()
         assert found["ensemble"][seed] == right
@@ -183,54 +169,3 @@ def test_the_ensemble_answers_with_the_mean_probability(tmp_path, mnist_root, mo
     before = when_written()
     accuracy.main()
     assert when_written() == before
-
-
-def test_the_gpu_benchmark_goes_on_from_the_parts_that_are_done(tmp_path, monkeypatch, capfd):
-    """Parts that any machine can run: one that is too long for the first call, one that fails."""
-
-    def parts(folder):
-        return [
-            gpu.Part("first", 1, [["-c", "print('one')"]], folder / "begun", "first.txt"),
-            gpu.Part("long", 1000, [["-c", f"open(r'{folder}/long.txt', 'w').close()"]]),
-            gpu.Part("broken", 1, [["-c", "raise SystemExit(3)"], ["-c", "print('never')"]]),
-        ]
-
-    monkeypatch.setattr(gpu, "parts", parts)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(gpu, "device_name", lambda: "a device")
-    (tmp_path / "begun").mkdir()
-    for minutes, summary in (
-        ("1", "Parts: 1 done, 1 waiting for another call, 1 failed."),
-        ("20", "Parts: 2 done, 0 waiting for another call, 1 failed."),
-    ):
-        monkeypatch.setattr(sys, "argv", ["gpu", str(tmp_path), "--minutes", minutes])
-        with pytest.raises(SystemExit, match="1"):
-            gpu.main()
-        out, err = capfd.readouterr()
-        assert summary in out and "never" not in out
-        assert err.startswith("broken has failed: python -c")
-    assert (tmp_path / "first.txt").read_text() == "one\n"
-    assert not (tmp_path / "begun").exists()
-    assert [row["part"] for row in gpu.read_done(tmp_path / "parts.csv")] == ["first", "long"]
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
-def test_the_gpu_benchmark_is_refused_without_a_gpu(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["gpu", str(tmp_path)])
-    with pytest.raises(SystemExit, match="PyTorch finds no CUDA device"):
-        gpu.main()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_parts_for_a_gpu_name_what_there_is(compose, tmp_path):
-    """Every training of theirs composes, and every module can be found."""
-    for part in gpu.parts(tmp_path):
-        for command in part.commands:
-            if command[0] == "train.py":
-                compose(*(a for a in command[1:] if not a.startswith("hydra.")))
-            elif command[:2] == ["-m", "pytest"]:
-                assert (step.ROOT / command[-1]).is_file()
-            elif command[0] == "-m":
-                assert (step.ROOT / command[1].replace(".", "/")).with_suffix(".py").is_file()
-    names = [part.name for part in gpu.parts(tmp_path)]
-    assert len(names) == len(set(names)) and "vgg16" in names and "time-vgg16" in names

@@ -1,0 +1,156 @@
+"""What is measured on a GPU: the parts with their rows, and how each row is measured.
+
+    python -m benchmarks.gpu.parts PART FOLDER ORIGIN SETTINGS KEY...
+
+measures rows of one part; `benchmarks.gpu` starts it. All behind FOLDER is JSON.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+from benchmarks.accuracy import MODELS as ACCURATE
+from benchmarks.accuracy import SEEDS as ACCURACY_SEEDS
+from benchmarks.gpu.rows import Figures, Key, Origin, measure_rows
+from benchmarks.gpu.schedule import Part
+from benchmarks.step import ROOT
+from mnist_bench.reproduction.published import PUBLISHED
+
+TESTS = ROOT / "tests"
+# Seeds of a published training that make it evidence.
+SEEDS = 5
+
+# Networks for what need not be known of all nine: a small one, a wide one, a deep one, and the one
+# of most weights.
+FEW = ("mnist_cnn", "wide5x7_bn", "vgg16", "conv3_dense7744")
+
+# What a row takes as long as none has been measured. A step: by the first day's `seconds_before`,
+# 1 to 1.4 s and of a compiled one 4.8 to 10.5, and fourteen rounds. A training: from its start to
+# the next one's on the first day, conv3_dense7744's by its 22 s of training.
+STEP_SECONDS, COMPILED_SECONDS = 3.0, 8.0
+# Of a part's process: PyTorch's import and CUDA's start.
+START_SECONDS = 6.0
+TRAINING_SECONDS = {
+    "cnn5x5_single": 10.0,
+    "mnist_cnn": 13.0,
+    "cnn3x3": 13.0,
+    "cnn5x5": 17.0,
+    "wide3x3": 17.0,
+    "wide3x5_bn": 19.0,
+    "wide5x7_bn": 18.0,
+    "vgg16": 78.0,
+    "conv3_dense7744": 32.0,
+}
+# test_graphs.py took 45 s on the first day, 20 seeds of either contender 11 s; not measured yet:
+# `save`, by an epoch's share of vgg16's training, and `accuracy`.
+TESTS_SECONDS, SPEEDRUN_SECONDS, SAVE_SECONDS, ACCURACY_SECONDS = 50.0, 20.0, 16.0, 90.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Smaller than this, it is all tried out without a GPU, and the figures mean nothing."""
+
+    rounds: int = 7
+    round_seconds: float = 0.1
+    seeds: int = 20  # of the speed record
+    overrides: Sequence[str] = field(default=())  # of every training
+
+
+def parts(folder: Path, origin: Origin, settings: Settings) -> list[Part]:
+    """All parts; rows that are worth more come first within each."""
+
+    def part(
+        name: str, keys: Sequence[Key], seconds: Callable[[Key], float], long: bool = False
+    ) -> Part:
+        program = [sys.executable, "-m", "benchmarks.gpu.parts"]
+        given = [json.dumps(asdict(origin)), json.dumps(asdict(settings))]
+        command = [*program, name, str(folder), *given]
+        return Part(name, keys, command, seconds, START_SECONDS, long)
+
+    def training(key: Key) -> float:
+        return TRAINING_SECONDS[key["experiment"]]
+
+    runs = [{"experiment": name, "seed": seed} for seed in range(SEEDS) for name in PUBLISHED]
+    return [
+        part("tests", [{"file": name} for name in cuda_tests()], lambda _: TESTS_SECONDS),
+        part("step", steps(), lambda _: STEP_SECONDS),
+        part("precision", precisions(), lambda _: STEP_SECONDS),
+        part("deterministic", deterministic(), lambda _: STEP_SECONDS),
+        part("compile", compiled(), lambda _: COMPILED_SECONDS),
+        part("speedrun", [{"seeds": settings.seeds}], lambda _: SPEEDRUN_SECONDS),
+        part("save", [{"save_every": every} for every in (1, 0)], lambda _: SAVE_SECONDS),
+        part("training", runs[: len(PUBLISHED)], training),
+        part("seeds", runs[len(PUBLISHED) :], training, long=True),
+        part("accuracy", accurate(), lambda _: ACCURACY_SECONDS, long=True),
+    ]
+
+
+def step_key(network: str, recipe: str, precision: str, variant: str) -> Key:
+    """`recipe`: `published`, or `adam` with batches of 128, as `train.py model=NETWORK` has it."""
+    return {"network": network, "recipe": recipe, "precision": precision, "variant": variant}
+
+
+def steps() -> list[Key]:
+    keys = []
+    for network in PUBLISHED:
+        for variant in ("graph", "without graph", "optimizer not fused"):
+            keys.append(step_key(network, "published", "bf16", variant))
+        if network == "vgg16":  # whose last maps are of one pixel
+            keys.append(step_key(network, "published", "bf16", "without centre tap"))
+        for variant in ("graph", "plain PyTorch"):
+            keys.append(step_key(network, "adam", "bf16", variant))
+    return keys
+
+
+def precisions() -> list[Key]:
+    names = ("fp16", "tf32", "fp32")
+    return [step_key(network, "adam", name, "graph") for network in FEW[:3] for name in names]
+
+
+def deterministic() -> list[Key]:
+    return [step_key(name, "adam", "bf16", "deterministic") for name in ("mnist_cnn", "vgg16")]
+
+
+def compiled() -> list[Key]:
+    return [step_key(network, "published", "bf16", "compiled") for network in FEW]
+
+
+def accurate() -> list[Key]:
+    return [{"network": name, "seed": seed} for seed in range(ACCURACY_SEEDS) for name in ACCURATE]
+
+
+def cuda_tests() -> list[str]:
+    """The files with tests that need CUDA."""
+    files = sorted(TESTS.rglob("test_*.py"))
+    return [str(file.relative_to(ROOT)) for file in files if "needs_cuda" in file.read_text()]
+
+
+def main() -> None:
+    part, folder, origin, settings, *keys = sys.argv[1:]
+    # Imported late: the plan needs none of it.
+    from benchmarks.gpu import measures
+
+    ways: dict[str, Callable[[Path, Settings, Key], Figures]] = {
+        "tests": measures.tests,
+        "step": measures.step,
+        "precision": measures.step,
+        "deterministic": measures.step,
+        "compile": measures.step,
+        "speedrun": measures.speedrun,
+        "save": measures.save,
+        "training": measures.training,
+        "seeds": measures.training,
+        "accuracy": measures.accuracy,
+    }
+    os.chdir(ROOT)
+    measure = partial(ways[part], Path(folder), Settings(**json.loads(settings)))
+    due = [json.loads(key) for key in keys]
+    measure_rows(part, Path(folder), due, Origin(**json.loads(origin)), measure)
+
+
+if __name__ == "__main__":
+    main()
