@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.gpu import schedule
 from benchmarks.gpu.rows import FILE, Origin, Row, add_row, read_rows
-from benchmarks.gpu.schedule import BEFORE, FAILED, NEW, Part, calls, plan, run
+from benchmarks.gpu.schedule import BEFORE, FAILED, NEW, Part, calls, find_reason, plan, run
 
 HERE = Origin("a device", "2.11.0", "3.12.3", "this commit")
 EARLIER = replace(HERE, commit="another commit")
@@ -165,6 +165,18 @@ def test_a_part_that_is_stuck_is_ended_and_its_row_fails(tmp_path, monkeypatch):
         (0, "longer than"),
         (1, None),
     ]
+
+
+def test_the_reason_of_a_failure_is_its_last_exception():
+    """Not the advice behind it."""
+    printed = (
+        "Traceback (most recent call last):\n"
+        "KeyError: 'a'\n\nDuring handling of the above exception, another exception occurred:\n"
+        "torch.AcceleratorError: CUDA error: out of memory\n\nSet CUDA_LAUNCH_BLOCKING=1\n"
+    )
+    assert find_reason(printed) == "torch.AcceleratorError: CUDA error: out of memory"
+    assert find_reason("begun\nno such kernel\n") == "no such kernel"
+    assert find_reason("") == "it ended without a word"
 
 
 def test_the_end_of_a_call_is_no_failure(tmp_path):

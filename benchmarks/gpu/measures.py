@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,17 +41,16 @@ VARIANTS = {
     "deterministic": "trainer.deterministic=true",
 }
 SAVE_EPOCHS = 6
+OURS = (ROOT / "mnist_bench", ROOT / "benchmarks")
 
 
 def step(folder: Path, settings: Settings, key: Key) -> Figures:
     """Time a variant of a step in turns with the step that it is a variant of."""
-    network, recipe, precision, variant = key.values()
-    graph = build_graph(network, recipe, precision)
-    steps = {"graph": graph.step}
-    start = time.perf_counter()
+    *which, variant = key.values()
+    graph = build_graph(*which)
+    steps, built, words = {"graph": graph.step}, graph.seconds, graph.warnings
     if variant != "graph":
-        steps[variant] = build_variant(variant, (network, recipe, precision))
-    built = time.perf_counter() - start
+        steps[variant], built, words = noting(lambda: build_variant(variant, *which))
     counts = {
         name: calibrate(one, graph.synchronize, settings.round_seconds)
         for name, one in steps.items()
@@ -60,11 +60,29 @@ def step(folder: Path, settings: Settings, key: Key) -> Figures:
         for name, one in steps.items():
             times[name].append(time_steps(one, counts[name], graph.synchronize))
     ms = {name: statistics.median(seconds) * 1e3 for name, seconds in times.items()}
-    figures: Figures = {"ms": ms["graph"], "seconds_before": graph.seconds}
+    figures: Figures = {"ms": ms[variant], "seconds_before": built}
     if variant != "graph":
-        figures = {"ms": ms[variant], "seconds_before": built}
         figures |= {"graph_ms": ms["graph"], "graph_seconds_before": graph.seconds}
+    figures |= {"warnings": words} if words else {}
     return figures | {"batch_size": graph.batch_size, "optimizer": graph.optimizer}
+
+
+def noting(build: Callable[[], Step]) -> tuple[Step, float, list[str]]:
+    """What is built, the seconds that it took, and what this project warned of meanwhile.
+
+    A step that goes on without its graph, or an optimizer without its kernel, says so.
+    """
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        step = build()
+    seconds = time.perf_counter() - start
+    words = []
+    for warning in caught:
+        print(warning.message, flush=True)
+        if any(Path(warning.filename).is_relative_to(folder) for folder in OURS):
+            words.append(str(warning.message).splitlines()[0])
+    return step, seconds, list(dict.fromkeys(words))
 
 
 @dataclass(frozen=True)
@@ -74,6 +92,7 @@ class Graph:
     step: Step
     synchronize: Step
     seconds: float  # to build it
+    warnings: list[str]
     batch_size: int
     optimizer: str
 
@@ -85,11 +104,9 @@ def build_graph(network: str, recipe: str, precision: str) -> Graph:
     keep_freed_memory()
     prepared, config = prepare_step(network, recipe, precision)
     placement, splits = prepared.placement, prepared.splits.to(prepared.placement.device)
-    start = time.perf_counter()
-    step = our_step(config, placement, splits)
-    seconds = time.perf_counter() - start
+    step, seconds, words = noting(lambda: our_step(config, placement, splits))
     batch_size, optimizer = config.trainer.batch_size, config.optimizer.name
-    return Graph(step, placement.synchronize, seconds, batch_size, optimizer)
+    return Graph(step, placement.synchronize, seconds, words, batch_size, optimizer)
 
 
 @cache
@@ -102,7 +119,7 @@ def prepare_step(
     return prepare(config, print), config
 
 
-def build_variant(variant: str, of: tuple[str, str, str]) -> Step:
+def build_variant(variant: str, *of: str) -> Step:
     prepared, config = prepare_step(*of, *([VARIANTS[variant]] if variant in VARIANTS else []))
     placement, splits = prepared.placement, prepared.splits.to(prepared.placement.device)
     if variant == "plain PyTorch":
@@ -174,7 +191,8 @@ def train(run: Path, arguments: Sequence[str]) -> Figures:
     command = ["train.py", *arguments, "trainer.gpus=1", f'hydra.run.dir="{run}"']
     run_python(*command).check_returncode()
     seconds = time.perf_counter() - start
-    return {"wall_seconds": seconds, **read_run(run), "settings": list(arguments[1:])}
+    more = [one for one in arguments if not one.startswith(("experiment=", "seed="))]
+    return {"wall_seconds": seconds, **read_run(run), "settings": more}
 
 
 def read_run(run: Path) -> Figures:

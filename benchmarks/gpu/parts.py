@@ -74,7 +74,8 @@ def parts(folder: Path, origin: Origin, settings: Settings) -> list[Part]:
     def training(key: Key) -> float:
         return TRAINING_SECONDS[key["experiment"]]
 
-    runs = [{"experiment": name, "seed": seed} for seed in range(SEEDS) for name in PUBLISHED]
+    published = sorted(PUBLISHED, key=TRAINING_SECONDS.__getitem__)
+    runs = [{"experiment": name, "seed": seed} for seed in range(SEEDS) for name in published]
     return [
         part("tests", [{"file": name} for name in cuda_tests()], lambda _: TESTS_SECONDS),
         part("step", steps(), lambda _: STEP_SECONDS),

@@ -7,6 +7,7 @@ this commit; among equals the part that takes the shortest.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -180,6 +181,7 @@ def perform(turn: Turn, folder: Path, origin: Origin, deadline: float, say: Say)
     say(f"{name}: {_rows(turn.keys)} ({turn.reason}), about {turn.seconds:.0f} s")
     log = folder / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    begun = log.stat().st_size if log.exists() else 0
     code = _run_process(turn, log, limit)
     added = {row.name for row in read_rows(folder)[before:]}
     missing = [key for key in turn.keys if name_of(name, key) not in added]
@@ -189,7 +191,9 @@ def perform(turn: Turn, folder: Path, origin: Origin, deadline: float, say: Say)
     if code is None and limit == left:
         say(f"{name}: the call is over, and {_rows(missing)} left for another")
         return Outcome(len(added), None)
-    reason = f"longer than {limit:.0f} s" if code is None else f"{_last_line(log)} (code {code})"
+    reason = f"longer than {limit:.0f} s"
+    if code is not None:
+        reason = f"{find_reason(log.read_bytes()[begun:].decode(errors='replace'))} (code {code})"
     failure = Row(name, missing[0], {}, None, reason, origin, now())
     add_row(folder, failure)
     say(f"{failure.name} has failed: {reason}; see {log}")
@@ -227,6 +231,8 @@ def _kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it ended without a word"
+def find_reason(printed: str) -> str:
+    """The last exception of what a process printed, or else its last line."""
+    lines = printed.strip().splitlines()
+    exceptions = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    return (exceptions or lines or ["it ended without a word"])[-1]

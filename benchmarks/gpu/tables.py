@@ -49,6 +49,9 @@ def render(rows: Sequence[Row]) -> str:
             lines += ["", origin_line(origin, list(newest.values()))]
             if good := [row for row in newest.values() if not row.failed]:
                 lines += ["", *table(good)]
+            words = [(row, word) for row in good for word in row.figures.get("warnings", [])]
+            if words:
+                lines += ["", *(f"- `{label(row.key)}`: {word}" for row, word in words)]
             if bad := [row for row in newest.values() if row.failed]:
                 lines += ["", *(f"- `{label(row.key)}` failed: {row.failed}" for row in bad)]
     return "\n".join(lines) + "\n"
