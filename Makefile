@@ -40,7 +40,7 @@ throughput: .venv-peers/.ready
 
 # A folder for a machine with a GPU and without network, where it measures what is due:
 # bash bundle/run.sh FOLDER --plan. The wheels are of what such a machine may lack beside torch.
-BUNDLE_WHEELS ?= hydra-core omegaconf antlr4-python3-runtime PyYAML filelock h5py
+BUNDLE_WHEELS ?= hydra-core omegaconf antlr4-python3-runtime PyYAML packaging filelock h5py
 bundle: $(READY)
 	$(BIN)/python -m benchmarks.gpu.bundle bundle $(BUNDLE_WHEELS)
 

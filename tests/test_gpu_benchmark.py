@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import measures, tables
+from benchmarks.gpu import bundle, measures, tables
 from benchmarks.gpu.parts import Settings, parts
 from benchmarks.gpu.rows import Origin, Row, read_rows
+from mnist_bench.data.datasets import MNIST
 from mnist_bench.models.layers import Conv2d
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +102,7 @@ def test_all_but_the_long_parts_are_planned_for_two_calls(tmp_path):
         assert all(sum(turn.seconds for turn in call) <= 360 for call in found)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 def test_a_plan_needs_no_gpu(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["gpu", "--plan"])
     command.main()
@@ -132,6 +134,23 @@ def test_an_archive_has_all_but_weights_and_curves(tmp_path):
             names = archive.getnames()
         assert sorted(names) == sorted(f"device/{name}" for name in [*kept, "README.md"])
     assert not list(folder.glob("*.partial"))
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_a_bundle_unpacks_into_what_was_committed(tmp_path, mnist_root, monkeypatch):
+    """Without wheels: this Python has them. MNIST comes from the bundle, the plan from its rows."""
+    monkeypatch.setenv("MNIST_BENCH_DATA", str(mnist_root))
+    monkeypatch.setattr(sys, "argv", ["bundle", str(tmp_path / "bundle")])
+    bundle.main()
+    monkeypatch.delenv("MNIST_BENCH_DATA")
+    monkeypatch.setenv("PYTHON", sys.executable)
+    run = ["bash", str(tmp_path / "bundle" / "run.sh"), str(tmp_path / "there"), "--plan"]
+    found = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
+    commit = bundle.git("rev-parse", "HEAD")
+    assert found.stdout.startswith(f"NVIDIA H200, commit {commit}: 0 of ")
+    for file in MNIST.files:
+        theirs = MNIST.raw_folder(tmp_path / "there" / "data") / file.name
+        assert theirs.read_bytes() == (MNIST.raw_folder(mnist_root) / file.name).read_bytes()
 
 
 def test_a_report_of_pytest_is_counted(tmp_path):

@@ -12,6 +12,9 @@ reproduction/ and accuracy/ the trainings. What is due, and its order: `schedule
 killed loses nothing but the row that it was measuring, and the same command goes on. A row is
 measured once at a commit: to have it again, take it out of rows.jsonl.
 
+For a machine without network `make bundle` leaves a folder, in which `bash run.sh FOLDER` and the
+arguments above do the same. What it packed belongs into benchmarks/results, for the next bundle.
+
 `mnist-bench reproduce --no-train --precision bf16 --runs FOLDER/reproduction` makes evidence of the
 published trainings.
 """

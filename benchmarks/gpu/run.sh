@@ -2,6 +2,7 @@
 # run.sh FOLDER [ARGUMENTS]: unpack this bundle into FOLDER, if that was not done yet, and run
 # `python -m benchmarks.gpu ARGUMENTS` there. PYTHON says which Python has torch; no network needed.
 set -euo pipefail
+shopt -s nullglob
 if [ $# -eq 0 ]; then
   echo "Say where to unpack: bash run.sh FOLDER, and behind it what python -m benchmarks.gpu takes." >&2
   exit 2
