@@ -239,8 +239,8 @@ def test_what_is_said_of_vgg16s_four_runs():
     loss, published = vgg16_curves("train_loss").mean(0), vgg16_log("train_loss")
     said(
         f"lowest early, at {loss.min():.4f} after epoch {loss.argmin() + 1} in the mean of ours "
-        f"and {published.min():.4f} after epoch {published.argmin() + 1} as published, and more than "
-        f"three times as high in the last ten epochs ({loss[-10:].mean():.4f} and "
+        f"and {published.min():.4f} after epoch {published.argmin() + 1} as published, and more "
+        f"than three times as high in the last ten epochs ({loss[-10:].mean():.4f} and "
         f"{published[-10:].mean():.4f})"
     )
     assert min(loss[-10:].mean() / loss.min(), published[-10:].mean() / published.min()) > 3

@@ -120,7 +120,7 @@ def test_a_run_of_another_recipe_is_refused(tmp_path, name, overrides, changes, 
 def test_where_and_how_a_run_was_made_is_not_part_of_its_recipe(tmp_path):
     write_run(
         *(tmp_path, "cnn3x3/seed=0--precision=bf16", "trainer.precision=bf16"),
-        *("trainer.gpus=1", "trainer.save_every=5", "data.root=/elsewhere"),
+        *("trainer.gpus=1", "trainer.save_every=5", "trainer.compile=true", "data.root=/elsewhere"),
         precision="bf16",
     )
     evidence, refusals = find(tmp_path)
