@@ -39,6 +39,8 @@ from mnist_bench.screen import say
 
 ROUNDS = 5
 ROUND_SECONDS = 1.0
+# Rows and columns of the matrices whose product tells what a device can do.
+PEAK_SIZE = {"cpu": 3000, "cuda": 8192}
 EPOCH_STEPS = 468
 OURS_AUTO = "ours, auto"
 
@@ -163,7 +165,7 @@ def measure(model: str, precision: str, batch_size: int) -> list[Row]:
 def matrix_peak(precision: str) -> float:
     """Operations per second of a large matrix product, the best of three."""
     device = find_placement(to_config(compose([])[0]).trainer).device
-    size = 8192 if device.type == "cuda" else 3000
+    size = PEAK_SIZE[device.type]
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = []

@@ -198,8 +198,9 @@ def train(run: Path, arguments: Sequence[str]) -> Figures:
 def read_run(run: Path) -> Figures:
     """What a run's files say of it; seconds of epochs are those of their training steps."""
     summary = read_summary(run)
-    names = ("epochs", "train_seconds", "warm_up_seconds", "compiled", "precision")
-    names += ("test_accuracy", "test_binary_accuracy", "val_accuracy", "val_binary_accuracy")
+    names = ["epochs", "train_seconds", "warm_up_seconds", "compiled", "precision"]
+    for of in ("test", "val", "train"):
+        names += [f"{of}_accuracy", f"{of}_binary_accuracy"]
     figures: Figures = {name: summary[name] for name in names if name in summary}
     with (run / METRICS).open(newline="") as file:
         first, *later = [float(epoch["seconds"]) for epoch in csv.DictReader(file)]

@@ -100,7 +100,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 def add_row(folder: Path, row: Row) -> None:
     """Append a row, so that it stays whatever happens next."""
-    found = {"part": row.part, "key": dict(row.key)}
+    found: dict[str, Any] = {"part": row.part, "key": dict(row.key)}
     found |= {"failed": row.failed} if row.failed else {"figures": row.figures}
     if row.seconds is not None:
         found["seconds"] = round(row.seconds, 2)

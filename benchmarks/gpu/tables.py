@@ -180,12 +180,12 @@ def speedrun(rows: Sequence[Row]) -> Table:
         for name, title in (("ours", "`experiment=speedrun`"), ("study", "study of 2021")):
             found = row.figures[name]
             line = [f"{title}, {row.key['seeds']} seeds"]
-            names = ("median_seconds", "lowest_seconds", "highest_seconds")
-            line += [figure(found[one], 3) for one in names]
-            names = ("mean_accuracy", "accuracy_deviation")
-            line += [per_cent(found[one], 3) for one in names]
-            names = ("lowest_accuracy", "highest_accuracy")
-            cells.append(line + [per_cent(found[one]) for one in names])
+            line += [
+                figure(found[f"{which}_seconds"], 3) for which in ("median", "lowest", "highest")
+            ]
+            line += [per_cent(found[one], 3) for one in ("mean_accuracy", "accuracy_deviation")]
+            line += [per_cent(found[f"{which}_accuracy"]) for which in ("lowest", "highest")]
+            cells.append(line)
     header = ["", "median, s", "from", "to", "test accuracy, mean", "standard deviation"]
     return markdown([*header, "lowest", "highest"], cells)
 
