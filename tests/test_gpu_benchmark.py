@@ -75,18 +75,23 @@ def test_the_parts_name_what_there_is(compose, tmp_path):
     names = [f"{part.name} {json.dumps(key)}" for part in every for key in part.keys]
     assert len(names) == len(set(names))
     keys = {part.name: part.keys for part in every}
+    overrides = set()
     for part in ("step", "precision", "deterministic", "compile"):
         for key in keys[part]:
             which = "experiment" if key["recipe"] == "published" else "model"
-            switch = measures.VARIANTS.get(key["variant"])
-            known = {"graph", "plain PyTorch", "without centre tap"}
-            assert switch or key["variant"] in known
-            precision = f"trainer.precision={key['precision']}"
-            compose(f"{which}={key['network']}", precision, *([switch] if switch else []))
-    for key in [*keys["training"], *keys["seeds"]]:
-        compose(f"experiment={key['experiment']}", f"seed={key['seed']}")
-    for key in keys["accuracy"]:
-        compose("experiment=accuracy", f"model={key['network']}", f"seed={key['seed']}")
+            variant = key["variant"]
+            others = {"graph", "plain PyTorch", "without centre tap"}
+            assert variant in measures.VARIANTS or variant in others
+            overrides |= {
+                (f"{which}={key['network']}",),
+                (f"trainer.precision={key['precision']}",),
+            }
+    overrides |= {(switch,) for switch in measures.VARIANTS.values()}
+    overrides |= {(f"experiment={k['experiment']}",) for k in keys["training"] + keys["seeds"]}
+    overrides |= {("experiment=accuracy", f"model={k['network']}") for k in keys["accuracy"]}
+    overrides |= {(f"trainer.save_every={key['save_every']}",) for key in keys["save"]}
+    for some in overrides:
+        compose(*some)
     assert all((ROOT / key["file"]).is_file() for key in keys["tests"])
     assert Conv2d.centre_tap is True  # what `without centre tap` switches off
 
