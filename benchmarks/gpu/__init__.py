@@ -10,11 +10,12 @@ FOLDER is benchmarks/results/<device>. Every row is added to its rows.jsonl when
 (`rows.py`), README.md has them as tables (`tables.py`), logs/ what the parts printed, and runs/,
 reproduction/ and accuracy/ the trainings. What is due, and its order: `schedule.py`. A call that is
 killed loses nothing but the row that it was measuring, and the same command goes on. A row is
-measured once at a commit: to have it again, take it out of rows.jsonl.
+measured once at a commit (outside a checkout, that of GIT_COMMIT): to have it again, take it out of
+rows.jsonl.
 
 For a machine without network `make bundle` leaves a folder, in which `bash run.sh FOLDER` and the
 arguments above do the same. What it packed belongs into benchmarks/results, for the next bundle.
 
-`mnist-bench reproduce --no-train --precision bf16 --runs FOLDER/reproduction` makes evidence of the
-published trainings.
+`mnist-bench reproduce --no-train --runs FOLDER/reproduction` makes evidence of the published
+trainings.
 """

@@ -20,6 +20,8 @@ from mnist_bench.screen import say
 RESULTS = ROOT / "benchmarks" / "results"
 # What a plan shows call by call; the rest is summed up.
 PLANNED_CALLS = 2
+# A call's own: to start, to write tables, to pack.
+OWN_SECONDS = 12.0
 
 
 def main() -> None:
@@ -35,7 +37,7 @@ def main() -> None:
         arguments.rounds, arguments.round_seconds, arguments.seeds, tuple(arguments.override)
     )
     chosen = choose(parts(folder, origin, settings), arguments.parts)
-    seconds = 60 * arguments.minutes
+    seconds = seconds_of(arguments.minutes)
     if arguments.plan:
         for line in plan_lines(chosen, rows, origin, seconds):
             say(line)
@@ -66,6 +68,11 @@ def parse() -> argparse.Namespace:
     trial.add_argument("--seeds", type=int, default=Settings.seeds)
     trial.add_argument("--override", action="append", default=[], help="of every training")
     return parser.parse_args()
+
+
+def seconds_of(minutes: float) -> float:
+    """What the parts of a call may take."""
+    return 60 * minutes - OWN_SECONDS
 
 
 def choose(every: Sequence[Part], names: Sequence[str] | None) -> list[Part]:

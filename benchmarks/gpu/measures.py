@@ -113,7 +113,7 @@ def build_graph(network: str, recipe: str, precision: str) -> Graph:
 def prepare_step(
     network: str, recipe: str, precision: str, *overrides: str
 ) -> tuple[Prepared, TrainConfig]:
-    which = f"experiment={network}" if recipe == "published" else f"model={network}"
+    which = f"experiment={network}" if recipe == "own" else f"model={network}"
     settings = [f"trainer.precision={precision}", "trainer.gpus=1", "trainer.compile=false"]
     config = to_config(compose([which, *settings, *overrides])[0])
     return prepare(config, print), config

@@ -91,7 +91,7 @@ def parts(folder: Path, origin: Origin, settings: Settings) -> list[Part]:
 
 
 def step_key(network: str, recipe: str, precision: str, variant: str) -> Key:
-    """`recipe`: `published`, or `adam` with batches of 128, as `train.py model=NETWORK` has it."""
+    """`recipe`: its `own` (`experiment=NETWORK`), or `adam` in batches of 128 (`model=NETWORK`)."""
     return {"network": network, "recipe": recipe, "precision": precision, "variant": variant}
 
 
@@ -99,11 +99,13 @@ def steps() -> list[Key]:
     keys = []
     for network in PUBLISHED:
         for variant in ("graph", "without graph", "optimizer not fused"):
-            keys.append(step_key(network, "published", "bf16", variant))
+            keys.append(step_key(network, "own", "bf16", variant))
         if network == "vgg16":  # whose last maps are of one pixel
-            keys.append(step_key(network, "published", "bf16", "without centre tap"))
+            keys.append(step_key(network, "own", "bf16", "without centre tap"))
         for variant in ("graph", "plain PyTorch"):
             keys.append(step_key(network, "adam", "bf16", variant))
+    for variant in ("graph", "optimizer not fused"):  # Muon's
+        keys.append(step_key("speedrun", "own", "bf16", variant))
     return keys
 
 
@@ -117,7 +119,7 @@ def deterministic() -> list[Key]:
 
 
 def compiled() -> list[Key]:
-    return [step_key(network, "published", "bf16", "compiled") for network in FEW]
+    return [step_key(network, "own", "bf16", "compiled") for network in FEW]
 
 
 def accurate() -> list[Key]:

@@ -241,7 +241,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Sequence[Row]], Table]]] = {
     "step": (
         "Training steps",
         "Milliseconds, medians of rounds; in brackets, how many times as long as the step with a "
-        "CUDA graph that took turns with it. `published`: network, optimizer, batch and loss of "
+        "CUDA graph that took turns with it. Recipe `own`: optimizer, batch and loss of "
         "`experiment=NAME`; `adam`: those of `model=NAME`.",
         steps,
     ),
