@@ -88,8 +88,7 @@ def complain(sentence: str) -> None:
 class Bar:
     def __init__(self, progress: Progress, epochs: int, steps: int):
         self.progress, self.epochs, self.steps = progress, epochs, steps
-        start = {"epoch": 1, "epochs": epochs, "figures": "warming up"}
-        self.task = progress.add_task("", total=steps, **start)
+        self.task = progress.add_task("", total=steps, epoch=1, epochs=epochs, figures="warming up")
         progress.refresh()
 
     def show(self, glance: Glance) -> None:

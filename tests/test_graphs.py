@@ -188,7 +188,7 @@ CUDA = ("trainer.gpus=1", "trainer.deterministic=true", "model=cnn5x5_single", "
 
 
 @pytest.mark.needs_cuda
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
     "extra",
