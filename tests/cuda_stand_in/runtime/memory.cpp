@@ -1,4 +1,8 @@
-// Memory of the device and pinned memory, both the host's, and copies between them.
+// Memory of the device, which keeps nothing, pinned memory, and copies between them.
+//
+// What no kernel has computed cannot be read: what comes back from the device is zeros, always, and
+// not what happened to lie there. So nothing needs to be sent there either, and its memory is
+// addresses alone, which the host must not touch, as on a real one.
 
 #include <sys/mman.h>
 
@@ -11,9 +15,6 @@ namespace {
 
 constexpr size_t GIB = size_t{1} << 30;
 constexpr size_t TOTAL = 80 * GIB, FREE = 78 * GIB;
-// Larger fills are left out: nobody reads what kernels never wrote, and pages that are not touched
-// cost nothing.
-constexpr size_t LARGEST_FILL = 1 << 20;
 
 using Blocks = std::map<const char*, size_t>;  // sizes by address
 
@@ -33,9 +34,8 @@ size_t whole_pages(size_t size) {
   return pages ? pages : 4096;
 }
 
-// Pages that are only there once they are written to: a device has more than this machine.
-void* take(Blocks& blocks, size_t size) {
-  void* address = mmap(nullptr, whole_pages(size), PROT_READ | PROT_WRITE,
+void* take(Blocks& blocks, size_t size, int protection) {
+  void* address = mmap(nullptr, whole_pages(size), protection,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) return nullptr;
   blocks[static_cast<const char*>(address)] = size;
@@ -65,14 +65,23 @@ const char* place(const void* pointer) {
   return within(kept().pinned, pointer) ? "pinned host" : "host";
 }
 
-// Records the copy; a capture should hold none from or to the host, whose memory is not read again
-// at a replay by those who filled it.
+bool on_device(const void* pointer) { return within(kept().device, pointer); }
+
+// A capture should hold no copy from or to the host, whose memory may be another's at a replay.
 cudaError_t enqueue_copy(cudaStream_t stream, const void* to, const void* from, size_t bytes) {
   std::string name =
       std::string(place(from)) + " to " + place(to) + ", " + std::to_string(bytes) + " bytes";
-  bool inside = within(kept().device, to) && within(kept().device, from);
-  if (!runs_now(stream) && !inside) forbidden("a copy, " + name);
+  if (!runs_now(stream) && !(on_device(to) && on_device(from))) forbidden("a copy, " + name);
   return enqueue(stream, "copy", name);
+}
+
+void copy(void* to, const void* from, size_t bytes) {
+  if (on_device(to)) return;
+  if (on_device(from)) {
+    memset(to, 0, bytes);
+  } else {
+    memmove(to, from, bytes);
+  }
 }
 
 }  // namespace
@@ -84,7 +93,7 @@ cudaError_t cudaMalloc(void** address, size_t size) {
   record_outside("allocation", std::to_string(size) + " bytes");
   if (cudaError_t error = unsafe_in_capture("cudaMalloc")) return error;
   bool fits = kept().used + size <= FREE;
-  *address = fits ? take(kept().device, size) : nullptr;
+  *address = fits ? take(kept().device, size, PROT_NONE) : nullptr;
   if (!*address) return failed(cudaErrorMemoryAllocation);
   kept().used += size;
   return cudaSuccess;
@@ -111,7 +120,7 @@ cudaError_t cudaFreeAsync(void* address, cudaStream_t) { return cudaFree(address
 cudaError_t cudaHostAlloc(void** address, size_t size, unsigned) {
   Locked locked;
   if (cudaError_t error = unsafe_in_capture("cudaHostAlloc")) return error;
-  *address = take(kept().pinned, size);
+  *address = take(kept().pinned, size, PROT_READ | PROT_WRITE);
   return *address ? cudaSuccess : failed(cudaErrorMemoryAllocation);
 }
 
@@ -151,7 +160,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
                             cudaStream_t stream) {
   Locked locked;
   cudaError_t error = enqueue_copy(stream, to, from, bytes);
-  if (runs_now(stream)) memmove(to, from, bytes);
+  if (runs_now(stream)) copy(to, from, bytes);
   return error;
 }
 
@@ -165,8 +174,8 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
   Locked locked;
   cudaError_t error = enqueue_copy(stream, to, from, width * height);
   for (size_t row = 0; runs_now(stream) && row < height; row++) {
-    memcpy(static_cast<char*>(to) + row * to_pitch,
-           static_cast<const char*>(from) + row * from_pitch, width);
+    copy(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch,
+         width);
   }
   return error;
 }
@@ -175,15 +184,13 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind)
   Locked locked;
   record_outside("wait", "cudaMemcpy");
   if (cudaError_t error = unsafe_in_capture("cudaMemcpy")) return error;
-  memmove(to, from, bytes);
+  copy(to, from, bytes);
   return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void* address, int value, size_t bytes, cudaStream_t stream) {
+cudaError_t cudaMemsetAsync(void*, int, size_t bytes, cudaStream_t stream) {
   Locked locked;
-  cudaError_t error = enqueue(stream, "memset", std::to_string(bytes) + " bytes");
-  if (runs_now(stream) && bytes <= LARGEST_FILL) memset(address, value, bytes);
-  return error;
+  return enqueue(stream, "memset", std::to_string(bytes) + " bytes");
 }
 
 cudaError_t cudaMemset(void* address, int value, size_t bytes) {

@@ -1,7 +1,7 @@
 // What the stand-in keeps of its one device, and what its files say to each other.
 //
-// Memory is the host's, kernels do nothing, and what else is asked of a stream is done at once.
-// During a capture it becomes a node of a graph instead, and is not done.
+// Kernels do nothing, memory keeps nothing (see memory.cpp), and what else is asked of a stream is
+// done at once. During a capture it becomes a node of a graph instead, and is not done.
 #pragma once
 
 #include <cuda_runtime_api.h>
