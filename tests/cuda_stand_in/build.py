@@ -21,7 +21,9 @@ FLAGS = ["-std=c++17", "-O1", "-g", "-Wall", "-fPIC", "-shared", f"-Wl,-soname,{
 def why_not() -> str | None:
     """Return why the stand-in cannot be used here; None if it can."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        return f"the stand-in is for Linux on x86-64, and this is {sys.platform} {os.uname().machine}"
+        return (
+            f"the stand-in is for Linux on x86-64, and this is {sys.platform} {os.uname().machine}"
+        )
     if shutil.which("g++") is None:
         return "the stand-in needs g++"
     if headers() is None:
@@ -46,8 +48,9 @@ def build() -> Path:
     """
     if reason := why_not():
         raise RuntimeError(reason[0].upper() + reason[1:] + ".")
-    sources = sorted(RUNTIME.rglob("*.[ch]*"))
-    key = hashlib.sha256(b"\n".join([repr((FLAGS, headers())).encode(), *map(Path.read_bytes, sources)]))
+    key = hashlib.sha256(repr((FLAGS, headers())).encode())
+    for source in sorted(RUNTIME.rglob("*.[ch]*")):
+        key.update(source.read_bytes())
     folder = _cache() / f"cuda_stand_in-{key.hexdigest()[:16]}"
     if not folder.exists():
         _compile(folder)

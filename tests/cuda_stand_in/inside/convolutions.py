@@ -18,7 +18,7 @@ class Convolution(NamedTuple):
     input: tuple[int, ...]
     weight: tuple[int, ...]
     autotuned: bool  # whether cuDNN would try out its algorithms if the shape were new to it
-    captured: bool
+    capture: int  # the number of the one that is under way; 0: none is
     copied: tuple[str, ...]  # into the storage order that they share: "input", "weight", "gradient"
 
 
@@ -106,4 +106,4 @@ def _launch(
 ) -> None:
     sizes = tuple(input.shape), tuple(weight.shape)
     stand_in.enqueue("kernel", f"convolution {direction} {sizes} {order} {input.dtype}")
-    seen.append(Convolution(direction, *sizes, autotuned, stand_in.capturing(), copied))
+    seen.append(Convolution(direction, *sizes, autotuned, stand_in.capture(), copied))

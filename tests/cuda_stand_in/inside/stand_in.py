@@ -54,9 +54,9 @@ def enqueue(kind: str, name: str) -> None:
     _library.stand_in_enqueue(stream, kind.encode(), name.encode())
 
 
-def capturing() -> bool:
-    """Return whether a capture is under way, on whatever stream."""
-    return bool(_library.stand_in_capturing())
+def capture() -> int:
+    """Return the number of the capture that is under way, on whatever stream; 0 if none is."""
+    return int(_library.stand_in_capture())
 
 
 def install() -> None:
@@ -78,7 +78,7 @@ def _compare_scalars_on_the_host() -> None:
 
     def on_host(method: Any) -> Any:
         def compare(self: torch.Tensor, other: Any) -> Any:
-            if self.is_cuda and self.ndim == 0 and not capturing():
+            if self.is_cuda and self.ndim == 0 and not capture():
                 self = self.cpu()
             return method(self, other)
 
@@ -99,7 +99,7 @@ def _report(path: Path | None, process: int) -> None:
 
     seed, offset = torch.cuda.get_rng_state().view(torch.int64).tolist()
     report = {
-        "records": records(),
+        "records": [one._asdict() for one in records()],
         "convolutions": [one._asdict() for one in convolutions.seen],
         "generator": {"seed": seed, "offset": offset},
     }
@@ -110,14 +110,16 @@ def summary() -> str:
     """Return a few lines about what was recorded so far."""
     found = records()
     outside = Counter(record.kind for record in found if record.capture == 0)
-    captured = Counter(record.capture for record in found if record.kind != "forbidden")
+    nodes = Counter(record.capture for record in found if record.kind != "forbidden")
     launches = Counter(int(record.name) for record in found if record.kind == "graph")
-    lines = [
-        f"stand-in: {outside['kernel']} kernels, {outside['copy']} copies, {outside['memset']} fills,"
-        f" {outside['wait']} waits and {outside['graph']} graphs launched"
-    ]
-    for number in sorted(captured.keys() - {0}):
-        lines.append(f"  graph {number}: {captured[number]} nodes, launched {launches[number]} times")
     forbidden = Counter(record.name for record in found if record.kind == "forbidden")
-    lines += [f"  FORBIDDEN in a capture, {n} times: {what}" for what, n in forbidden.items()]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            "stand-in, outside graphs: " + ", ".join(f"{n} {kind}" for kind, n in outside.items()),
+            *(
+                f"  graph {number}: {nodes[number]} nodes, launched {launches[number]} times"
+                for number in sorted(nodes.keys() - {0})
+            ),
+            *(f"  forbidden in a capture, {n} times: {what}" for what, n in forbidden.items()),
+        ]
+    )

@@ -109,9 +109,10 @@ void stand_in_enqueue(cudaStream_t stream, const char* kind, const char* name) {
   enqueue(stream, kept().kinds.insert(kind).first->c_str(), name);
 }
 
-int stand_in_capturing() {
+int stand_in_capture() {
   Locked locked;
-  return capture_under_way() != nullptr;
+  Capture* capture = capture_under_way();
+  return capture ? capture->number : 0;
 }
 
 }  // extern "C"
