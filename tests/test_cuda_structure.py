@@ -21,17 +21,20 @@ from mnist_bench.config import TrainConfig
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 opt_in = pytest.mark.cuda_structure
 
-# The smoke case, which runs in CI, comes first.
-PUBLISHED = [
-    "mnist_cnn",
-    *(
-        pytest.param(name, marks=opt_in)
-        for name in (
-            *("vgg16", "conv3_dense7744", "cnn3x3", "cnn5x5", "cnn5x5_single"),
-            *("wide3x3", "wide3x5_bn", "wide5x7_bn"),
-        )
-    ),
-]
+PUBLISHED = (
+    *("vgg16", "conv3_dense7744", "mnist_cnn", "cnn3x3", "cnn5x5", "cnn5x5_single"),
+    *("wide3x3", "wide3x5_bn", "wide5x7_bn"),
+)
+BF16 = "trainer.precision=bf16"
+# The published recipes with their own optimizers, and what they leave out.
+RECIPES = {
+    **{name: (f"experiment={name}", BF16) for name in PUBLISHED},
+    "speedrun": ("experiment=speedrun", BF16),
+    "accuracy": ("experiment=accuracy", BF16),
+    "compiled": ("experiment=mnist_cnn", BF16, "trainer.compile=true"),
+    "fp16": ("model=mnist_cnn", "optimizer=adam", "trainer.precision=fp16"),
+}
+SMOKE = "mnist_cnn"  # the case that runs in CI
 # Not a multiple of any recipe's batch size, so that an epoch's last batch is smaller.
 IMAGES = 1300
 EPOCHS = 2
@@ -110,14 +113,15 @@ def trainer(
     return Trainer(compose, mnist_root, tmp_path_factory.mktemp("runs"))
 
 
-@pytest.fixture(scope="module", params=PUBLISHED)
+@pytest.fixture(
+    scope="module",
+    params=[name if name == SMOKE else pytest.param(name, marks=opt_in) for name in RECIPES],
+)
 def seen(request: pytest.FixtureRequest, trainer: Trainer) -> Seen:
-    """A published recipe, in bf16 with its own optimizer."""
-    return trainer.train(request.param, f"experiment={request.param}", "trainer.precision=bf16")
+    return trainer.train(request.param, *RECIPES[request.param])
 
 
-def check_captured(seen: Seen) -> None:
-    """Check that each step is one graph's launch: one graph for full batches, one for the last."""
+def test_every_step_is_the_launch_of_its_batch_sizes_graph(seen: Seen):
     launches = [seen.records[at]["name"] for at in seen.graph_launches()]
     assert len(launches) == EPOCHS * seen.steps
     full, last = launches[0], launches[seen.steps - 1]
@@ -125,10 +129,6 @@ def check_captured(seen: Seen) -> None:
     assert launches == ([full] * (seen.steps - 1) + [last]) * EPOCHS
     of_graph = {str(one["capture"]): one["input"][0] for one in seen.convolutions}
     assert (of_graph[full], of_graph[last]) == (seen.batch_size, seen.last_batch)
-
-
-def test_every_step_is_the_launch_of_its_batch_sizes_graph(seen: Seen):
-    check_captured(seen)
 
 
 def test_nothing_captured_waits_copies_from_the_host_or_escapes(seen: Seen):
@@ -162,13 +162,6 @@ def test_the_summary_tells_the_warm_up_apart(seen: Seen):
     assert seen.summary["warm_up_seconds"] > 0
 
 
-@opt_in
-def test_fp16_is_captured_with_adam(trainer: Trainer):
-    seen = trainer.train("fp16", "model=mnist_cnn", "optimizer=adam", "trainer.precision=fp16")
-    check_captured(seen)
-    assert seen.forbidden() == []
-
-
 PLANTED = """
 import runpy
 import sys
@@ -197,7 +190,7 @@ def test_a_step_that_waits_falls_back_and_goes_on_with_the_same_random_numbers(
 ):
     script = tmp_path / "planted.py"
     script.write_text(PLANTED.format(root=str(REPOSITORY)))
-    recipe = ("experiment=mnist_cnn", "trainer.precision=bf16")  # with dropout
+    recipe = RECIPES["mnist_cnn"]  # with dropout
     planted = trainer.train("planted", *recipe, script=script)
     plain = trainer.train("plain", *recipe, "trainer.cuda_graphs=false")
     captured = trainer.train("captured", *recipe)

@@ -15,7 +15,7 @@ RUNTIME = FOLDER / "runtime"
 INSIDE = FOLDER / "inside"
 # Under this name it is the driver too, for those who load that by name.
 LIBRARY = "libcuda.so.1"
-FLAGS = ["-std=c++17", "-O1", "-g", "-Wall", "-fPIC", "-shared", f"-Wl,-soname,{LIBRARY}"]
+FLAGS = ["-std=c++17", "-O1", "-Wall", "-fPIC", "-shared", f"-Wl,-soname,{LIBRARY}"]
 
 
 def why_not() -> str | None:

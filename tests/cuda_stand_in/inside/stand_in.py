@@ -71,9 +71,10 @@ def install() -> None:
 
 
 def _compare_scalars_on_the_host() -> None:
-    """Give comparisons of single numbers their value, which no kernel computes.
+    """Compare a single number on the device as the zero that reading it gives.
 
-    PyTorch's optimizers check learning rates so, which may be tensors on the device.
+    PyTorch's optimizers check learning rates so, and the kernel that does nothing would make even
+    0 <= 0 false.
     """
 
     def on_host(method: Any) -> Any:
