@@ -20,11 +20,11 @@ from benchmarks.step import in_plain_layers
 from mnist_bench.compose import compose
 from mnist_bench.config import TrainConfig, to_config
 from mnist_bench.data.splits import Splits
+from mnist_bench.graphs import Stepper
 from mnist_bench.keras.layers import to_keras
 from mnist_bench.models import ConvNet
 from mnist_bench.placement import find_placement, keep_freed_memory
 from mnist_bench.prepare import prepare
-from mnist_bench.replicas import Replicas
 from mnist_bench.step import build_learner
 
 # Trains so many steps and returns the seconds.
@@ -37,16 +37,16 @@ def ours(config: TrainConfig, splits: Splits) -> Train:
     keep_freed_memory()
     splits = splits.to(placement.device)
     learner = build_learner(config, placement, splits)
-    totals = [learner.new_totals()]
+    stepper = Stepper(learner, splits.train, learner.new_totals())
     count, size = len(splits.train), config.trainer.batch_size
-    alone = Replicas([learner], size)
+    stepper.warm_up([size])
 
     def train(steps: int) -> float:
         placement.synchronize()
         start = time.perf_counter()
         order = torch.randperm(count, device=placement.device)[: steps * size]
         for batch in order.split(size):
-            alone.step(splits.train, batch[None], totals)
+            stepper.step(batch)
         placement.synchronize()
         return time.perf_counter() - start
 

@@ -26,12 +26,11 @@ from torch import Tensor, nn
 
 from mnist_bench.compose import CONF, compose
 from mnist_bench.config import TrainConfig, to_config
-from mnist_bench.graphs import WARM_UP_STEPS
+from mnist_bench.graphs import WARM_UP_STEPS, Stepper
 from mnist_bench.models import ConvNet
 from mnist_bench.placement import find_placement, keep_freed_memory
 from mnist_bench.prepare import Prepared, prepare
 from mnist_bench.records import provenance
-from mnist_bench.replicas import Replicas
 from mnist_bench.screen import say
 from mnist_bench.step import build_learner
 
@@ -99,8 +98,9 @@ def build_steps(config: TrainConfig, prepared: Prepared) -> dict[str, Callable[[
 
     def ours(config: TrainConfig) -> Callable[[], None]:
         learner = build_learner(config, placement, splits)
-        alone, totals = Replicas([learner], len(batch)), [learner.new_totals()]
-        return lambda: alone.step(splits.train, batch[None], totals)
+        stepper = Stepper(learner, splits.train, learner.new_totals())
+        stepper.warm_up([len(batch)])
+        return lambda: stepper.step(batch)
 
     images, labels = splits.scaling(splits.train.images[batch]), splits.train.labels[batch]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(placement.precision.name)

@@ -1,6 +1,5 @@
 """How a run begins: its images and its network in place, and its records where it stands."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,25 +7,26 @@ from typing import Any
 from mnist_bench.checkpoint import (
     BEST,
     LAST,
+    Content,
+    copied,
     read_checkpoint,
     restore_training,
+    training_state,
     write_checkpoint,
 )
 from mnist_bench.config import TrainConfig
 from mnist_bench.data.splits import Splits
-from mnist_bench.folders import lay_out_replicas, replica_configs, replica_folders
 from mnist_bench.loop import Position, Training
 from mnist_bench.placement import Placement, keep_freed_memory
 from mnist_bench.prepare import prepare
 from mnist_bench.records import PREDICTIONS, SUMMARY, best_record, provenance, write_metrics
-from mnist_bench.replicas import build_learners
 from mnist_bench.screen import Screen, say
-from mnist_bench.step import Learner
+from mnist_bench.step import Learner, build_learner
 
 
 @dataclass
 class Run:
-    """What the acts of a run share. Runs that train side by side share the images, too."""
+    """What the acts of a run share."""
 
     config: TrainConfig
     folder: Path
@@ -36,66 +36,68 @@ class Run:
     learner: Learner
     position: Position
     provenance: dict[str, Any]
-    replicas: int  # that train side by side, with this one
-    # Set when summary.json tells how it went; `error` if it went wrong.
-    ended: bool = False
-    error: Exception | None = None
+    # The weights of the best epoch, copied where they were computed; None if only best.pt has them.
+    best: Content | None = None
+    best_is_saved: bool = True
 
     @property
     def training(self) -> Training:
         return Training(self.learner, self.position, self.config.seed)
 
+    def keep_best(self) -> None:
+        """Copy the weights of the epoch that has just ended, which is the best one so far."""
+        self.best, self.best_is_saved = copied(best_weights(self)), False
 
-def begin(config: TrainConfig, folder: Path) -> list[Run]:
+    def checkpoints(self) -> dict[Path, Content]:
+        """Return what has to be written, in this order, for the run to go on from here.
+
+        Killed in between, it goes on all the same: the first has what the second may lack.
+        """
+        last = training_state(self.learner, self.position)
+        files = {self.folder / LAST: last}
+        if self.best is not None and not self.best_is_saved:
+            if not self.stands_at_its_best():
+                last["best"] = self.best
+            files[self.folder / BEST] = self.best
+            self.best_is_saved = True
+        return files
+
+    def stands_at_its_best(self) -> bool:
+        """Return whether the network is as it was at the end of its best epoch."""
+        history = self.position.history
+        return self.position.step == 0 and bool(history) and best_record(history) is history[-1]
+
+
+def begin(config: TrainConfig, folder: Path) -> Run:
     prepared = prepare(config, say)
     placement, splits = prepared.placement, prepared.splits.to(prepared.placement.device)
     keep_freed_memory()
-    configs, origin = replica_configs(config), provenance()
-    alone = len(configs) == 1
-    if not alone and config.resume is None:
-        lay_out_replicas(folder, (own.seed for own in configs))
-    learners = build_learners(configs, placement, splits)
-    folders = replica_folders(folder, config.seed, len(configs))
-    runs = []
-    for own, place, learner in zip(configs, folders, learners, strict=True):
-        position = Position(learner.new_totals())
-        # A replica may have been killed, or may have diverged, before its first checkpoint.
-        if config.resume is not None and (place / LAST).exists():
-            with learner.randomness:
-                restore_training(read_checkpoint(place / LAST), learner, position)
-        screen = Screen() if alone else Screen(log=place / "train.log")
-        runs.append(
-            Run(own, place, screen, placement, splits, learner, position, origin, len(configs))
-        )
+    learner = build_learner(config, placement, splits)
+    position = Position(learner.new_totals())
+    run = Run(config, folder, Screen(), placement, splits, learner, position, provenance())
     if config.resume is not None:
-        for this in runs:
-            repair_records(this)
-    return runs
+        last = read_checkpoint(folder / LAST)
+        restore_training(last, learner, position)
+        repair_records(run, last.get("best"))
+    return run
 
 
-def repair_records(this: Run) -> None:
+def repair_records(run: Run, best: Content | None) -> None:
     """Bring the files of a resumed run to where its checkpoint is.
 
     It may have been killed right after that was written, or had ended and is given more epochs.
+    `best` are the weights that the checkpoint has beside those of its moment, if any.
     """
     for ended in (SUMMARY, PREDICTIONS):
-        (this.folder / ended).unlink(missing_ok=True)
-    history = this.position.history
-    write_metrics(this.folder, history)
-    if history and this.position.step == 0 and best_record(history) is history[-1]:
-        write_best(this)
+        (run.folder / ended).unlink(missing_ok=True)
+    write_metrics(run.folder, run.position.history)
+    if run.stands_at_its_best():
+        best = best_weights(run)
+    if best is not None:
+        write_checkpoint(run.folder / BEST, best)
 
 
-def at_the_same_step(runs: Sequence[Run]) -> list[list[Run]]:
-    """All together, unless some were killed before, or resumed alone, or have to begin again."""
-    groups: dict[tuple[int, int], list[Run]] = {}
-    for this in runs:
-        groups.setdefault((this.position.epoch, this.position.step), []).append(this)
-    return list(groups.values())
-
-
-def write_best(this: Run) -> None:
-    """Keep the weights as they are at the end of the last epoch in the history."""
-    epoch = this.position.history[-1].epoch
-    content = {"network": this.learner.tested.state_dict(), "epoch": epoch}
-    write_checkpoint(this.folder / BEST, content)
+def best_weights(run: Run) -> Content:
+    """Return the weights as they are at the end of the last epoch in the history."""
+    epoch = run.position.history[-1].epoch
+    return {"network": run.learner.tested.state_dict(), "epoch": epoch}

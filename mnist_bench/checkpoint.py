@@ -6,6 +6,8 @@ Loadable with `torch.load(path, weights_only=True)`: tensors, numbers, text, lis
 import os
 import re
 import shlex
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from mnist_bench.loop import Position
 from mnist_bench.records import read_summary
 from mnist_bench.step import Learner
 
+Content = dict[str, Any]
+
 LAST = Path("checkpoints", "last.pt")
 BEST = Path("checkpoints", "best.pt")
 # Counts what changed the meaning of a checkpoint. 2: dense layers read a map pixel by pixel.
@@ -25,7 +29,66 @@ FORMAT = 2
 PLACED = {"lr", "capturable", "foreach", "fused"}
 
 
-def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+class CheckpointWriter:
+    """Writes checkpoints while training goes on, one set after the other.
+
+    Raises:
+        OSError: a file could not be written; from the next call of `write` or from `close`.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.thread = ThreadPoolExecutor(1, "checkpoints")
+        self.writing: Future[None] | None = None
+
+    def write(self, files: Mapping[Path, Content]) -> None:
+        """Copy what the files are to hold, where it is, and begin to write them in this order."""
+        self._wait()
+        contents = copied(dict(files))
+        beside = None
+        if self.device.type == "cuda":  # the next steps need not wait for the way to the host
+            beside = torch.cuda.Stream(self.device)
+            beside.wait_stream(torch.cuda.current_stream(self.device))
+        self.writing = self.thread.submit(_write_all, contents, beside)
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        try:
+            self._wait()
+        finally:
+            self.thread.shutdown()
+
+    def _wait(self) -> None:
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()
+
+
+def _write_all(files: dict[Path, Content], stream: torch.cuda.Stream | None) -> None:
+    with torch.cuda.stream(stream):
+        files = _mapped(files, Tensor.cpu)
+    for path, content in files.items():
+        write_checkpoint(path, content)
+
+
+def copied(content: Any) -> Any:
+    """Return dicts and lists with their tensors copied, each where it is."""
+    return _mapped(content, lambda tensor: tensor.detach().clone())
+
+
+def _mapped(content: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    match content:
+        case Tensor():
+            return change(content)
+        case dict():
+            return {key: _mapped(value, change) for key, value in content.items()}
+        case list() | tuple():
+            return type(content)(_mapped(value, change) for value in content)
+        case _:
+            return content
+
+
+def write_checkpoint(path: Path, content: Content) -> None:
     """Write beside and rename, so that a run killed at any moment leaves a whole file."""
     path.parent.mkdir(exist_ok=True)
     beside = path.with_suffix(".partial")
@@ -36,7 +99,7 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     beside.replace(path)
 
 
-def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: Path, mmap: bool = False) -> Content:
     """`mmap` reads tensors when they are used.
 
     Raises:

@@ -66,6 +66,9 @@ def reproduce(
     precision: Annotated[str, typer.Option(help="fp32, as published, or bf16.")] = "fp32",
     gpus: Annotated[str, typer.Option(help="Where to train: auto, 0 (the CPU) or 1.")] = "auto",
     train: Annotated[bool, typer.Option(help="Train the runs that are missing.")] = True,
+    times: Annotated[
+        bool, typer.Option(help="Keep the runs' times; not those of runs that shared a device.")
+    ] = True,
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("outputs/reproduction"),
     results: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("results"),
 ) -> None:
@@ -76,7 +79,7 @@ def reproduce(
     """
     from mnist_bench.reproduction.reproduce import reproduce
 
-    raise typer.Exit(reproduce(names or [], seeds, runs, results, precision, gpus, train))
+    raise typer.Exit(reproduce(names or [], seeds, runs, results, precision, gpus, train, times))
 
 
 def main() -> None:

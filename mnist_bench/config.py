@@ -216,6 +216,7 @@ class AugmentationConfig:
 class Precision(Enum):
     auto = "auto"
     fp32 = "fp32"
+    tf32 = "tf32"
     bf16 = "bf16"
     fp16 = "fp16"
 
@@ -230,14 +231,16 @@ class TestWeights(Enum):
 class TrainerConfig:
     epochs: int = at_least(1)
     batch_size: int = at_least(1)
-    replicas: int = at_least(1, default=1)
     gpus: int | str = allowed(
         lambda v: v == "auto" or (is_whole(v) and v >= 0),
         "auto, 0 for the CPU, or a number of GPUs",
     )
     precision: Precision = MISSING
-    compile: bool = MISSING
+    compile: bool | str = allowed(
+        lambda v: v == "auto" or isinstance(v, bool), "auto, true or false", "auto"
+    )
     cuda_graphs: bool = MISSING
+    fused_optimizer: bool = True
     deterministic: bool = MISSING
     clip_norm: float | None = allowed(
         lambda v: v is None or v > 0, "a number above 0, or null for no clipping"
@@ -246,7 +249,7 @@ class TrainerConfig:
         lambda v: v is None or 0 < v < 1, "a number between 0 and 1, or null for no average", None
     )
     refresh_seconds: float = positive()
-    save_every: int = at_least(1)
+    save_every: int = at_least(0)
     test_weights: TestWeights = MISSING
 
 
@@ -323,6 +326,7 @@ def load_config(path: Path) -> DictConfig:
     schema = OmegaConf.structured(TrainConfig)
     for group, schemas in SCHEMAS.items():
         schema[group] = schemas[saved[group].name]
+    saved.trainer.pop("replicas", None)  # of runs that had it; it changed nothing in each of them
     merged = OmegaConf.merge(schema, saved)
     assert isinstance(merged, DictConfig)
     return merged
@@ -352,12 +356,6 @@ def check(config: TrainConfig) -> None:
         raise ConfigError(
             "trainer.test_weights=best with data.validation=test would choose weights on the test "
             "set: validate on held-out images, or set trainer.test_weights=last."
-        )
-    last_seed = config.seed + config.trainer.replicas - 1
-    if last_seed >= SEEDS:
-        raise ConfigError(
-            f"trainer.replicas={config.trainer.replicas} from seed={config.seed} needs seeds up to "
-            f"{last_seed}: they end at {SEEDS - 1}."
         )
     if config.label_smoothing > 0 and config.loss is not Loss.cross_entropy:
         raise ConfigError(

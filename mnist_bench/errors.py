@@ -15,11 +15,3 @@ class DataError(BenchError):
 
 class TrainingError(BenchError):
     """Training cannot go on, for example because the loss is no longer finite."""
-
-
-class Diverged(TrainingError):
-    """The loss of one network is no longer finite; `which` is its place among those in training."""
-
-    def __init__(self, which: int, sentence: str):
-        super().__init__(sentence)
-        self.which = which

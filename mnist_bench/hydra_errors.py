@@ -10,12 +10,17 @@ from hydra.errors import MissingConfigException
 
 from mnist_bench.config import SCHEMAS, TrainConfig
 
+# Keys of earlier versions, and what to give instead.
+REMOVED = {"trainer.replicas": "train the seeds one after the other, with -m 'seed=range(16)'"}
+
 
 def explain(error: Exception) -> str:
     """What Hydra has against a command line, in one sentence."""
     lines = [line.rstrip(".") for line in str(error).splitlines() if line.strip()]
     if unknown := re.match(r"Could not override '([^']+)'", lines[0]):
         key, known = unknown[1], _known_keys()
+        if key in REMOVED:
+            return f"{key} is not a key any more: {REMOVED[key]}."
         near = difflib.get_close_matches(key, set(known) - {key}, n=1)
         if key in known:
             return f"{key} is not a key of the {key.partition('.')[0]} that was chosen."

@@ -1,19 +1,16 @@
-"""The training loop, of one network or of several side by side."""
+"""The training loop."""
 
 import math
-import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from mnist_bench.data.splits import ImageSet, Splits, epoch_order
-from mnist_bench.errors import Diverged
+from mnist_bench.data.splits import Splits, epoch_order
+from mnist_bench.errors import TrainingError
+from mnist_bench.graphs import Stepper
 from mnist_bench.interrupt import StopRequest
-from mnist_bench.replicas import Replicas
-from mnist_bench.step import Averages, Learner, Totals
+from mnist_bench.step import Averages, Learner, Totals, batch_sizes
 
 
 @dataclass(frozen=True)
@@ -22,8 +19,7 @@ class EpochRecord:
 
     Training figures are running means over the epoch, with dropout on, while the weights move;
     validation figures are measured at its end (as Keras does both). `learning_rate` is that of the
-    last step, `seconds` the time of the training steps alone, of all networks that trained side by
-    side; `images_per_second` is this one's.
+    last step, `seconds` the time of the training steps alone.
     """
 
     epoch: int
@@ -47,6 +43,7 @@ class Position:
     epoch: int = 1  # the epoch in progress
     step: int = 0  # steps done in it
     seconds: float = 0.0  # spent on them
+    warm_up_seconds: float = 0.0  # spent before the first, of each process that trained
     history: list[EpochRecord] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,12 +52,14 @@ class Position:
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
+            "warm_up_seconds": self.warm_up_seconds,
             "history": [vars(record) for record in self.history],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.totals.load_state_dict(state["totals"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.warm_up_seconds = state.get("warm_up_seconds", 0.0)  # older runs were not asked
         self.history = [EpochRecord(**record) for record in state["history"]]
 
 
@@ -75,7 +74,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Progress:
-    """A glance at an epoch in progress; loss and accuracy are means over the networks."""
+    """A glance at an epoch in progress."""
 
     epoch: int
     step: int
@@ -85,92 +84,78 @@ class Progress:
     images_per_second: float
 
 
-@dataclass(frozen=True)
-class LoopSettings:
-    epochs: int
-    batch_size: int
-    refresh_seconds: float
-
-
 def train(
-    trainings: Sequence[Training],
+    training: Training,
     splits: Splits,
-    settings: LoopSettings,
+    epochs: int,
+    refresh_seconds: float,
     stop: StopRequest,
     show: Callable[[Progress], None],
-) -> Iterator[list[EpochRecord]]:
-    """Train from where the networks are to the last epoch; yields a record of each at its end.
-
-    The networks must all be at the same epoch and step.
+) -> Iterator[EpochRecord]:
+    """Train from where the network is to the last epoch; yield a record of each at its end.
 
     Raises:
-        Diverged: the loss of one is no longer finite.
-        Interrupted: a signal has asked to stop; all are between two steps and can be saved.
+        TrainingError: the loss is no longer finite.
+        Interrupted: a signal has asked to stop; the training is between two steps and can be saved.
     """
-    replicas = Replicas([training.learner for training in trainings], settings.batch_size)
-    while trainings[0].position.epoch <= settings.epochs:
-        averages = train_epoch(replicas, trainings, splits.train, settings, stop, show)
-        where = f"in the validation after epoch {trainings[0].position.epoch}"
-        validations = [training.learner.evaluate(splits.validation)[0] for training in trainings]
-        _check_finite(validations, where)
-        records = []
-        for training, trained, validation in zip(trainings, averages, validations, strict=True):
-            position = training.position
-            records.append(_record(training, trained, validation))
-            position.history.append(records[-1])
-            position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
-            position.totals.reset()
-        yield records
+    learner, position = training.learner, training.position
+    stepper = Stepper(learner, splits.train, position.totals)
+    if position.epoch <= epochs:
+        sizes = batch_sizes(len(splits.train), learner.batch_size)
+        position.warm_up_seconds += stepper.warm_up(sizes)
+    while position.epoch <= epochs:
+        averages = train_epoch(stepper, training, refresh_seconds, stop, show)
+        validation, _ = learner.evaluate(splits.validation)
+        _check_finite(validation, f"in the validation after epoch {position.epoch}")
+        record = _record(training, averages, validation)
+        position.history.append(record)
+        position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
+        position.totals.reset()
+        yield record
         stop.check()
 
 
 def train_epoch(
-    replicas: Replicas,
-    trainings: Sequence[Training],
-    images: ImageSet,
-    settings: LoopSettings,
+    stepper: Stepper,
+    training: Training,
+    refresh_seconds: float,
     stop: StopRequest,
     show: Callable[[Progress], None],
-) -> list[Averages]:
-    """Take the steps of the epoch in progress that are not done yet; returns the whole epoch's."""
-    positions = [training.position for training in trainings]
-    first = positions[0]
-    orders = [epoch_order(len(images), training.seed, first.epoch) for training in trainings]
-    batches = torch.stack(orders).to(images.images.device).split(settings.batch_size, dim=1)
-    for training in trainings:
-        training.learner.network.train()
-        training.learner.steps = (first.epoch - 1) * len(batches) + first.step
-    totals = [position.totals for position in positions]
-    start = time.perf_counter() - first.seconds
-    seen, shown = first.step, time.perf_counter()
+) -> Averages:
+    """Take the steps of the epoch in progress that are not done yet; return the whole epoch's."""
+    learner, position, images = training.learner, training.position, stepper.images
+    order = epoch_order(len(images), training.seed, position.epoch).to(images.images.device)
+    batches = order.split(learner.batch_size)
+    learner.network.train()
+    learner.steps = (position.epoch - 1) * len(batches) + position.step
+    start = time.perf_counter() - position.seconds
+    seen, shown = position.step, time.perf_counter()
 
-    def look() -> list[Averages]:
-        averages = [total.averages() for total in totals]  # waits for the device
-        for position in positions:
-            position.seconds = time.perf_counter() - start
-        _check_finite(averages, f"in epoch {first.epoch}, steps {seen + 1} to {first.step}")
+    def look() -> Averages:
+        averages = position.totals.averages()  # waits for the device
+        position.seconds = time.perf_counter() - start
+        _check_finite(averages, f"in epoch {position.epoch}, steps {seen + 1} to {position.step}")
         return averages
 
-    for batches_RN in batches[first.step :]:
-        replicas.step(images, batches_RN, totals)
-        for position in positions:
-            position.step += 1
-        if stop.signal_number is not None or time.perf_counter() - shown > settings.refresh_seconds:
+    for batch_N in batches[position.step :]:
+        stepper.step(batch_N)
+        position.step += 1
+        if stop.signal_number is not None or time.perf_counter() - shown > refresh_seconds:
             averages = look()
-            seen, shown = first.step, time.perf_counter()
-            show(_progress(first, averages))
+            seen, shown = position.step, time.perf_counter()
+            show(_progress(position, averages))
             stop.check()
     return look()
 
 
-def _progress(position: Position, averages: Sequence[Averages]) -> Progress:
+def _progress(position: Position, averages: Averages) -> Progress:
     return Progress(
         epoch=position.epoch,
         step=position.step,
         seconds=position.seconds,
-        loss=statistics.mean(a.loss for a in averages),
-        accuracy=statistics.mean(a.accuracy for a in averages),
-        images_per_second=len(averages) * position.totals.images / position.seconds,
+        loss=averages.loss,
+        accuracy=averages.accuracy,
+        images_per_second=position.totals.images / position.seconds,
     )
 
 
@@ -190,11 +175,9 @@ def _record(training: Training, averages: Averages, validation: Averages) -> Epo
     )
 
 
-def _check_finite(averages: Sequence[Averages], where: str) -> None:
-    for which, one in enumerate(averages):
-        if not math.isfinite(one.loss):
-            raise Diverged(
-                which,
-                f"The loss became {one.loss} {where}: lower optimizer.lr, set trainer.clip_norm, "
-                f"or use trainer.precision=fp32.",
-            )
+def _check_finite(averages: Averages, where: str) -> None:
+    if not math.isfinite(averages.loss):
+        raise TrainingError(
+            f"The loss became {averages.loss} {where}: lower optimizer.lr, set trainer.clip_norm, "
+            f"or use trainer.precision=fp32."
+        )

@@ -12,6 +12,9 @@ from torch import nn
 from mnist_bench.config import Precision, TrainerConfig
 from mnist_bench.errors import ConfigError
 
+# The types of automatic mixed precision.
+MIXED = {Precision.bf16: torch.bfloat16, Precision.fp16: torch.float16}
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -29,11 +32,9 @@ class Placement:
         return f"{name}, {threads} thread{'s' * (threads != 1)}"
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Automatic mixed precision for bf16 and fp16; nothing for fp32."""
-        dtype = torch.float16 if self.precision is Precision.fp16 else torch.bfloat16
-        return torch.autocast(
-            self.device.type, dtype=dtype, enabled=self.precision is not Precision.fp32
-        )
+        """Automatic mixed precision for bf16 and fp16; nothing for fp32 and tf32."""
+        dtype = MIXED.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, which fp16 needs; it does nothing in other precisions."""
@@ -82,10 +83,16 @@ def _find_precision(precision: Precision, device: torch.device) -> Precision:
         if precision is Precision.auto:
             native = torch.cuda.is_bf16_supported(including_emulation=False)
             return Precision.bf16 if native else Precision.fp16
+        if precision is Precision.tf32 and torch.cuda.get_device_capability(device) < (8, 0):
+            raise ConfigError(
+                f"trainer.precision=tf32 needs a GPU of NVIDIA's Ampere generation or a later one, "
+                f"and {torch.cuda.get_device_name(device)} is older: use fp32 or fp16."
+            )
         return precision
-    if precision is Precision.fp16:
+    if precision in (Precision.fp16, Precision.tf32):
         raise ConfigError(
-            "trainer.precision=fp16 needs a CUDA device: use fp32, bf16 or auto on the CPU."
+            f"trainer.precision={precision.name} needs a CUDA device: use fp32, bf16 or auto on "
+            f"the CPU."
         )
     if precision is Precision.auto:
         return Precision.bf16 if _cpu_computes_bf16() else Precision.fp32
@@ -98,18 +105,22 @@ def _cpu_computes_bf16() -> bool:
     return any(capabilities.get(key) for key in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def set_up_torch(seed: int, deterministic: bool) -> None:
-    """Seed initial weights and dropout, and choose between repeatable and fastest kernels.
+def set_up_torch(seed: int, precision: Precision, deterministic: bool) -> None:
+    """Seed initial weights and dropout, and choose kernels.
 
-    fp32 means fp32: TF32, cuDNN's default for convolutions, is switched off.
+    fp32 means fp32: TF32, cuDNN's default for convolutions, is for `tf32` alone. cuDNN chooses by
+    rules of thumb, except when a training warms up (`graphs.py`).
     """
-    torch.backends.cudnn.allow_tf32 = False
+    allowed = precision is Precision.tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.manual_seed(seed)
     if deterministic:
         # What cuBLAS asks for; https://docs.nvidia.com/cuda/cublas/#results-reproducibility
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = not deterministic
+    # Every tensor that is made would be filled first: half again as many kernels in a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
 
 
 def keep_freed_memory() -> None:

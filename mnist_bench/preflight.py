@@ -46,7 +46,6 @@ class Preflight(Callback):
                 jobs = [_compose(kwargs["config_name"], job) for job in _expand(overrides)]
                 for job in jobs:
                     _try(job)
-                _refuse_shared_seeds(jobs)
             _name_runs_by_what_varies(config, overrides)
 
 
@@ -109,14 +108,11 @@ def _claim_run_folder(config: DictConfig) -> None:
 def _adopt_run(config: DictConfig) -> None:
     """Make `config` that of the run in `resume`, and Hydra's folder that run's folder."""
     from mnist_bench.checkpoint import LAST, epochs_begun
-    from mnist_bench.folders import replica_folders
 
     folder = Path(config.resume)
     saved_path = folder / CONFIG
     saved = load_config(saved_path) if saved_path.is_file() else None
-    runs = replica_folders(folder, saved.seed, saved.trainer.replicas) if saved else []
-    begun = [epochs_begun(run / LAST) for run in runs if (run / LAST).is_file()]
-    if saved is None or not begun:
+    if saved is None or not (folder / LAST).is_file():
         raise ConfigError(
             f"resume={folder} is not a run that can be resumed: it has no {LAST} "
             f"with a {saved_path.relative_to(folder)} beside it."
@@ -134,14 +130,14 @@ def _adopt_run(config: DictConfig) -> None:
             )
     _apply(changes, saved)
     _try(saved)
-    if saved.trainer.epochs < max(begun):
+    begun = epochs_begun(folder / LAST)
+    if saved.trainer.epochs < begun:
         raise ConfigError(
             f"trainer.epochs={saved.trainer.epochs} is less than {folder} has begun: give "
-            f"{max(begun)} or more."
+            f"{begun} or more."
         )
     if changes:
-        for place in {folder, *runs}:
-            _write_changes(changes, place / CONFIG)
+        _write_changes(changes, saved_path)
     saved.resume = str(folder)
     for group in saved:
         config[group] = saved[group]
@@ -182,20 +178,6 @@ def _is_basic_sweep(config: DictConfig) -> bool:
 def _expand(overrides: list[Override]) -> list[list[str]]:
     (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     return jobs
-
-
-def _refuse_shared_seeds(jobs: Sequence[DictConfig]) -> None:
-    """Replicas of one job must not train seeds of another that is otherwise the same."""
-    trained: dict[str, set[int]] = {}
-    for job in jobs:
-        alike = trained.setdefault(OmegaConf.to_yaml(OmegaConf.merge(job, {"seed": 0})), set())
-        seeds = set(range(job.seed, job.seed + job.trainer.replicas))
-        if job.trainer.replicas > 1 and alike & seeds:
-            raise ConfigError(
-                f"trainer.replicas={job.trainer.replicas} makes runs of this sweep train "
-                f"seed={min(alike & seeds)} twice: space the seeds by {job.trainer.replicas}."
-            )
-        alike |= seeds
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:

@@ -6,10 +6,8 @@ What a run prints goes to train.log as well, but for the bar.
 import io
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -28,27 +26,25 @@ PLAIN_WIDTH = 100
 
 
 class Screen:
-    """The terminal and Hydra's train.log, or with a `log` nothing but that file."""
+    """The terminal, and Hydra's train.log."""
 
-    def __init__(self, log: Path | None = None) -> None:
-        quiet = log is not None
-        self.console = Console(highlight=False, soft_wrap=True, quiet=quiet)
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
-            self.console = Console(highlight=False, soft_wrap=True, quiet=quiet, width=PLAIN_WIDTH)
-        self.log: Callable[[str], object] = hydras_log.info if log is None else _FileLog(log)
+            self.console = Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
 
     def line(self, text: str, style: str = "") -> None:
         self.console.print(Text(text, style=style))
-        self.log(text)
+        hydras_log.info(text)
 
     def log_failure(self, error: BaseException) -> None:
         """The error with its traceback, into train.log."""
         lines = "".join(traceback.format_exception(error))
-        self.log(f"The run failed.\n{lines.rstrip()}")
+        hydras_log.info(f"The run failed.\n{lines.rstrip()}")
 
     def table(self, table: Table) -> None:
         self.console.print(table)
-        self.log(f"\n{as_text(table)}")
+        hydras_log.info(f"\n{as_text(table)}")
 
     def epoch(self, record: EpochRecord, epochs: int, best: bool) -> None:
         """The line that stays of an epoch."""
@@ -61,26 +57,6 @@ class Screen:
             f"val loss {record.val_loss:.4f} acc {record.val_accuracy:.4f}{binary}  "
             f"lr {record.learning_rate:.1e}  {record.seconds:.1f} s  "
             f"{record.images_per_second:,.0f} images/s{'  best' if best else ''}"
-        )
-
-    def epoch_of_replicas(self, records: Sequence[EpochRecord], epochs: int) -> None:
-        """The line that stays of an epoch of several networks."""
-
-        def mean(figure: str) -> float:
-            total: float = sum(getattr(record, figure) for record in records)
-            return total / len(records)
-
-        first, accuracies = records[0], [record.val_accuracy for record in records]
-        binary = ""
-        if first.val_binary_accuracy is not None:
-            binary = f", binary {mean('val_binary_accuracy'):.4f}"
-        self.line(
-            f"epoch {first.epoch:>{len(str(epochs))}}/{epochs}  "
-            f"train loss {mean('train_loss'):.4f} acc {mean('train_accuracy'):.4f}  "
-            f"val loss {mean('val_loss'):.4f} acc {mean('val_accuracy'):.4f} "
-            f"({min(accuracies):.4f} to {max(accuracies):.4f}{binary})  "
-            f"lr {first.learning_rate:.1e}  {first.seconds:.1f} s  "
-            f"{first.images_per_second * len(records):,.0f} images/s"
         )
 
     @contextmanager
@@ -97,18 +73,6 @@ class Screen:
         )
         with progress:
             yield Bar(progress, epochs, steps)
-
-
-class _FileLog:
-    """Appends lines as Hydra's logging writes them (conf/train.yaml)."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __call__(self, text: str) -> None:
-        now = datetime.now().isoformat(" ", "milliseconds").replace(".", ",")
-        with self.path.open("a") as file:
-            file.write(f"[{now}] {text}\n")
 
 
 def say(text: str) -> None:

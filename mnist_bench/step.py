@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mnist_bench.augmentation import Augmentation, build_augmentation
 from mnist_bench.averaging import WeightAverage
-from mnist_bench.config import TrainConfig
+from mnist_bench.config import Precision, TrainConfig, TrainerConfig
 from mnist_bench.data.splits import ImageSet, PixelScaling, Splits
-from mnist_bench.graphs import can_record
 from mnist_bench.losses import (
     LOSSES,
     LossFunction,
@@ -21,9 +19,10 @@ from mnist_bench.losses import (
     count_binary_correct,
     count_correct,
 )
-from mnist_bench.models import ConvNet
+from mnist_bench.models import ConvNet, summarise
 from mnist_bench.optimizers import build_optimizer
-from mnist_bench.placement import Placement
+from mnist_bench.optimizers.state import set_learning_rate
+from mnist_bench.placement import Placement, set_up_torch
 from mnist_bench.schedulers import Schedule, build_schedule
 
 # Images per forward pass of an evaluation: enough to fill a device, few enough for its memory.
@@ -85,8 +84,6 @@ class Learner:
     """A network and everything that a training step needs to change it."""
 
     network: nn.Module
-    # The network, compiled if that was asked for; training steps go through it.
-    forward: Callable[[Tensor], Tensor]
     loss: LossFunction
     # What training makes small: the loss, unless labels are smoothed.
     objective: LossFunction
@@ -95,21 +92,35 @@ class Learner:
     scaler: torch.amp.GradScaler
     placement: Placement
     scaling: PixelScaling
+    batch_size: int  # of all steps but an epoch's last, which takes what is left
+    # The network as torch.compile makes it, for batches of the full size: one step of an epoch is
+    # not worth another compilation.
+    compiled: Callable[[Tensor], Tensor] | None = None
+    cuda_graphs: bool = True
     augmentation: Augmentation | None = None
     average: WeightAverage | None = None
     clip_norm: float | None = None
     steps: int = 0  # taken so far
     rate: float | None = None  # the learning rate that the optimizer has been given
-    # Where a step draws its random numbers from; PyTorch's generators, unless others use them too.
-    randomness: AbstractContextManager[object] = field(default_factory=nullcontext)
 
     def new_totals(self) -> Totals:
         return Totals(self.placement.device, binary=self.loss is binary_cross_entropy)
 
     @property
     def recordable(self) -> bool:
-        """Whether its optimizer leaves out the host, so that a CUDA graph can hold a step."""
-        return all(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups)
+        """Whether CUDA graphs are wanted, and nothing in a step waits for the device.
+
+        Loss scaling, which fp16 needs, looks at the gradients on the host unless the optimizer's
+        kernel does it.
+        """
+        return (
+            self.cuda_graphs
+            and self.placement.device.type == "cuda"
+            and (
+                self.placement.precision is not Precision.fp16
+                or getattr(self.optimizer, "_step_supports_amp_scaling", False)
+            )
+        )
 
     @property
     def tested(self) -> nn.Module:
@@ -120,11 +131,7 @@ class Learner:
         """Give the optimizer its learning rate, and count the step."""
         rate = self.schedule(self.steps)
         if rate != self.rate:
-            for group in self.optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):  # on the device, where a graph reads it
-                    group["lr"].fill_(rate)
-                else:
-                    group["lr"] = rate
+            set_learning_rate(self.optimizer, rate)
         self.rate = rate
         if self.average is not None:
             self.average.begin_step(self.steps)
@@ -137,10 +144,11 @@ class Learner:
         `totals`.
         """
         batch = images[batch_N]
-        with self.randomness:
-            pixels = self.augmentation(batch.images) if self.augmentation else batch.images
-            with self.placement.autocast():
-                logits_NK = self.forward(self.scaling(pixels))
+        full = len(batch_N) == self.batch_size
+        forward = self.compiled if self.compiled is not None and full else self.network
+        pixels = self.augmentation(batch.images) if self.augmentation else batch.images
+        with self.placement.autocast():
+            logits_NK = forward(self.scaling(pixels))
         loss = self.objective(logits_NK, batch.labels)
         for group in self.optimizer.param_groups:
             for weight in group["params"]:
@@ -176,31 +184,61 @@ class Learner:
 
 
 def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> Learner:
-    """A fresh network with its optimizer; weights are drawn on the CPU, alike for every device."""
+    """Seed PyTorch, and build a fresh network with its optimizer.
+
+    Weights are drawn on the CPU, alike for every device.
+    """
+    trainer = config.trainer
+    set_up_torch(config.seed, placement.precision, trainer.deterministic)
     network = placement.place(ConvNet(config.model, splits.num_classes))
-    optimizer = build_optimizer(
-        config.optimizer, network.parameters(), can_record(config.trainer, placement)
-    )
-    steps = count_steps(len(splits.train), config.trainer.batch_size)
-    decay = config.trainer.ema_decay
+    steps = count_steps(len(splits.train), trainer.batch_size)
+    images = trainer.epochs * len(splits.train)
+    decay = trainer.ema_decay
     return Learner(
         network=network,
-        forward=torch.compile(network) if config.trainer.compile else network,
         loss=LOSSES[config.loss],
         objective=build_objective(config.loss, config.label_smoothing),
-        optimizer=optimizer,
-        schedule=build_schedule(
-            config.scheduler, config.optimizer.lr, config.trainer.epochs, steps
-        ),
+        optimizer=build_optimizer(config.optimizer, network.parameters(), trainer.fused_optimizer),
+        schedule=build_schedule(config.scheduler, config.optimizer.lr, trainer.epochs, steps),
         scaler=placement.scaler(),
         placement=placement,
         scaling=splits.scaling,
+        batch_size=trainer.batch_size,
+        compiled=torch.compile(network) if compiles(trainer, placement, network, images) else None,
+        cuda_graphs=trainer.cuda_graphs,
         augmentation=build_augmentation(config.augmentation),
         average=None if decay is None else WeightAverage(network, decay),
-        clip_norm=config.trainer.clip_norm,
+        clip_norm=trainer.clip_norm,
     )
+
+
+# Seconds that compiling a network takes, and that it saves for each value of each layer's output
+# and each training image: 3.8 to 6 s, and 1.1e-11 to 1.9e-11 s, for three networks in bf16 on an
+# NVIDIA H200 (`benchmarks/results/`, "compiled").
+COMPILE_SECONDS = 6.0
+COMPILE_SAVES = 1.5e-11
+
+
+def compiles(trainer: TrainerConfig, placement: Placement, network: nn.Module, images: int) -> bool:
+    """Whether a training on so many images, all epochs together, goes through torch.compile.
+
+    `auto` compiles on CUDA where that is expected to save more time than it takes. It does not
+    measure: the same configuration has to compute the same way each time.
+    """
+    if isinstance(trainer.compile, bool):
+        return trainer.compile
+    if placement.device.type != "cuda":
+        return False
+    values = sum(math.prod(layer.output_shape) for layer in summarise(network))
+    return images * values * COMPILE_SAVES > COMPILE_SECONDS
 
 
 def count_steps(images: int, batch_size: int) -> int:
     """Steps of an epoch; the last one takes what is left."""
     return math.ceil(images / batch_size)
+
+
+def batch_sizes(images: int, batch_size: int) -> list[int]:
+    """The sizes of an epoch's batches: the full one, and what is left for the last, if any is."""
+    whole, rest = divmod(images, batch_size)
+    return [batch_size] * (whole > 0) + [rest] * (rest > 0)

@@ -1,6 +1,6 @@
 """Twenty steps of training against Keras's own, from the same weights on the same batches.
 
-Ours is the real step (`Replicas.step`, as `build_learner` wires it for an experiment), Keras's is
+Ours is the real step (`Stepper.step`, as `build_learner` wires it for an experiment), Keras's is
 `train_on_batch`. Dropout is off, because the masks of the two cannot be the same.
 
 The trainings are compared in float64. In fp32 two trainings stay together only as far as fp32 lets
@@ -23,9 +23,9 @@ from torch import Tensor
 from mnist_bench.config import TrainConfig
 from mnist_bench.data.images import Images
 from mnist_bench.data.splits import ImageSet, split_images
+from mnist_bench.graphs import Stepper
 from mnist_bench.models import ConvNet
 from mnist_bench.placement import find_placement
-from mnist_bench.replicas import Replicas
 from mnist_bench.step import Learner, build_learner
 
 Compose = Callable[..., TrainConfig]
@@ -169,13 +169,15 @@ def train(
     start = in_our_layout(model, network)
     network.load_state_dict(start, strict=False)
 
-    replicas = Replicas([learner], batch_size)
+    totals = learner.new_totals()
+    stepper = Stepper(learner, splits.train, totals)
     our_losses, batches = [], [torch.tensor([-1])]
     for _ in range(STEPS):
-        totals, after = learner.new_totals(), int(batches[-1][-1]) + 1
+        after = int(batches[-1][-1]) + 1
         batches.append(next_batch(learner, splits.train, after, batch_size, margin))
-        replicas.step(splits.train, batches[-1][None], [totals])
+        stepper.step(batches[-1])
         our_losses.append(totals.averages().loss)
+        totals.reset()
 
     keras_losses = []
     compiled = recipe.compile(model)

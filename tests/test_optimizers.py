@@ -2,8 +2,12 @@
 
 import copy
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -14,7 +18,9 @@ from keras_reference import double_precision
 from torch import Tensor, nn
 
 from mnist_bench.config import TrainConfig
-from mnist_bench.optimizers import build_optimizer, orthogonalise
+from mnist_bench.optimizers import build_optimizer
+from mnist_bench.optimizers.adam import KerasAdam
+from mnist_bench.optimizers.muon import orthogonalise
 
 Compose = Callable[..., TrainConfig]
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
@@ -315,20 +321,96 @@ def test_adam_takes_pytorchs_steps_whatever_lies_where(compose: Compose) -> None
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_keras_adam_on_the_device_is_keras_adam(compose):
-    """The form that a CUDA graph can hold, here on the CPU, against the fused one."""
-    config = compose("optimizer=keras_adam", "optimizer.weight_decay=0.01").optimizer
+@pytest.mark.parametrize("fused", [True, False])
+def test_keras_adam_on_the_device_is_keras_adam(fused: bool) -> None:
+    """The two forms that a CUDA graph can hold, here on the CPU, against the one that it cannot."""
+    settings = {"eps": 1e-7, "betas": (0.9, 0.999), "weight_decay": 0.01, "fused": True}
     found = []
-    for capturable in (False, True):
+    for on_device in ({}, {"capturable": True, "fused_on_device": fused}):
         torch.manual_seed(0)
-        weights = [torch.randn(5, 4).requires_grad_(), torch.randn(3).requires_grad_()]
-        optimizer = build_optimizer(config, weights, capturable)
+        weights = [nn.Parameter(torch.randn(5, 4)), nn.Parameter(torch.randn(3))]
+        optimizer = KerasAdam(weights, lr=torch.tensor(1e-3), **settings, **on_device)
         for _ in range(30):
             for weight in weights:
                 weight.grad = torch.randn_like(weight) * 1e-4
             optimizer.step()
         found.append([weight.detach() for weight in weights])
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-7)
+
+
+def test_fused_keras_adam_undoes_a_scale_and_leaves_out_what_overflowed() -> None:
+    """As a GradScaler asks of it, by tensors that no host looks at."""
+    rows, scale = torch.randn(9, 7, generator=torch.Generator().manual_seed(0)), 1024.0
+    overflowed = torch.full((7,), torch.inf)
+    plain = [(row, 1.0) for row in rows]
+    scaled = [(row * scale, scale) for row in rows]
+    scaled.insert(3, (overflowed, scale))
+    found = []
+    for steps in (plain, scaled):
+        weight = nn.Parameter(torch.linspace(-1, 1, 7))
+        optimizer = KerasAdam([weight], 1e-7, lr=torch.tensor(1e-2), fused=True, capturable=True)
+        for gradient, by in steps:
+            weight.grad = gradient
+            optimizer.grad_scale = torch.tensor(by)
+            optimizer.found_inf = torch.tensor(float(gradient is overflowed))
+            optimizer.step()
+        found.append(weight.detach())
+        assert optimizer.state[weight]["step"] == 9
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-7)
+
+
+FUSED_STEPS = """
+import sys, torch
+from mnist_bench.optimizers.fused import Adadelta, RMSprop
+given = torch.load(sys.argv[1])
+for name, (kind, settings) in {
+    "rmsprop": (RMSprop, {"alpha": 0.9, "eps": 1e-7, "weight_decay": 0.01}),
+    "adadelta": (Adadelta, {"rho": 0.95, "eps": 1e-7, "weight_decay": 0.01}),
+}.items():
+    weights = [torch.nn.Parameter(w.clone()) for w in given["weights"]]
+    optimizer = kind(weights, lr=torch.tensor(0.01), capturable=True, **settings)
+    for gradients in given["gradients"]:
+        for weight, gradient in zip(weights, gradients):
+            weight.grad = gradient
+        optimizer.step()
+    given[name] = [w.detach() for w in weights], optimizer.state_dict()["state"]
+torch.save(given, sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="PyTorch without CUDA has no Triton")
+def test_fused_steps_are_those_of_pytorchs_classes(tmp_path: Path) -> None:
+    """By Triton's interpreter, on the CPU; against torch.optim in float64.
+
+    One weight fills several blocks of a kernel, and one lies in memory in another order than the
+    gradient that it is given.
+    """
+    torch.manual_seed(0)
+    weights = [torch.randn(3000), torch.randn(8, 4, 3, 3).to(memory_format=torch.channels_last)]
+    gradients = [[torch.randn(3000), torch.randn(8, 4, 3, 3)] for _ in range(5)]
+    file = tmp_path / "steps.pt"
+    torch.save({"weights": weights, "gradients": gradients}, file)
+    interpreted = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", FUSED_STEPS, str(file)], env=interpreted, check=True)
+    found = torch.load(file)
+    for name, build in {
+        "rmsprop": partial(torch.optim.RMSprop, alpha=0.9),
+        "adadelta": partial(torch.optim.Adadelta, rho=0.95),
+    }.items():
+        expected = [nn.Parameter(w.double()) for w in weights]
+        optimizer = build(expected, lr=0.01, eps=1e-7, weight_decay=0.01)
+        for step in gradients:
+            for weight, gradient in zip(expected, step, strict=True):
+                weight.grad = gradient.double()
+            optimizer.step()
+        ours, state = found[name]
+        theirs = optimizer.state_dict()["state"]
+        for one, other in zip(ours, expected, strict=True):
+            torch.testing.assert_close(one, other.detach().float(), rtol=1e-5, atol=1e-6)
+        for one, other in zip(state.values(), theirs.values(), strict=True):
+            assert one.keys() == other.keys() and one["step"] == 5
+            for key in one.keys() - {"step"}:
+                torch.testing.assert_close(one[key], other[key].float(), rtol=1e-5, atol=1e-7)
 
 
 # --- Muon -------------------------------------------------------------------------------------

@@ -40,11 +40,14 @@ REFUSED = [
         ["trainer.gpus=0", "trainer.precision=fp16"],
         ["trainer.precision=fp16", "CUDA", "fp32, bf16"],
     ),
-    (["trainer.replicas=0"], ["trainer.replicas=0", "at least 1"]),
     (
-        ["seed=4294967294", "trainer.replicas=3"],
-        ["trainer.replicas=3", "seed=4294967294", "end at 4294967295"],
+        ["trainer.gpus=0", "trainer.precision=tf32"],
+        ["trainer.precision=tf32", "CUDA", "fp32, bf16"],
     ),
+    (["trainer.replicas=4"], ["trainer.replicas", "not a key any more", "-m 'seed=range(16)'"]),
+    (["trainer.compile=maybe"], ["trainer.compile=maybe", "auto, true or false"]),
+    (["trainer.save_every=-1"], ["trainer.save_every=-1", "at least 0"]),
+    (["seed=4294967296"], ["seed=4294967296", "from 0 to 4294967295"]),
     (["optimizer.lr=-1"], ["optimizer.lr=-1", "above 0"]),
     (["trainer.epoch=3"], ["trainer.epoch", "did you mean trainer.epochs?"]),
     (["loss=hinge"], ["loss=hinge", "cross_entropy, binary_cross_entropy"]),
@@ -59,7 +62,6 @@ REFUSED = [
     pytest.param(
         ["trainer.gpus=1"], ["trainer.gpus=1", "CUDA", "trainer.gpus=0"], marks=without_cuda
     ),
-    (["-m", "seed=0,1", "trainer.replicas=2"], ["seed=1 twice", "space the seeds by 2"]),
     # A sweep is refused as a whole, before its first run.
     (["-m", "seed=0,1", "model.dropout=0,1.5"], ["model.dropout=1.5", "below 1"]),
     (["-m", "seed=0,1", "trainer.epoch=3"], ["trainer.epoch", "did you mean trainer.epochs?"]),

@@ -5,6 +5,7 @@ Run folders are written by hand here; tests/test_reproduction_campaign.py has re
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -119,12 +120,78 @@ def test_a_run_of_another_recipe_is_refused(tmp_path, name, overrides, changes, 
 def test_where_and_how_a_run_was_made_is_not_part_of_its_recipe(tmp_path):
     write_run(
         *(tmp_path, "cnn3x3/seed=0--precision=bf16", "trainer.precision=bf16"),
-        *("trainer.gpus=1", "trainer.save_every=5", "data.root=/elsewhere"),
+        *("trainer.gpus=1", "trainer.save_every=5", "trainer.compile=true", "data.root=/elsewhere"),
         precision="bf16",
     )
     evidence, refusals = find(tmp_path)
     assert refusals == []
     assert [key.precision for key in evidence.runs] == ["bf16"]
+
+
+def bring(run, *overrides, **changes):
+    """What comes from another machine: three files, and the overrides in one of them."""
+    shutil.rmtree(run / ".hydra")
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(
+        json.dumps({**summary, "overrides": list(overrides), **changes})
+    )
+
+
+def test_a_run_that_came_without_its_configuration_is_judged_by_its_overrides(tmp_path):
+    bf16, overrides = {"precision": "bf16"}, ["trainer.gpus=1", "trainer.save_every=1000"]
+    auto = write_run(tmp_path, "cnn3x3/seed=0--precision=bf16", **bf16)
+    bring(auto, "experiment=cnn3x3", "trainer.precision=auto", *overrides)
+    named = write_run(tmp_path, "cnn3x3/seed=1--precision=bf16", **bf16)
+    bring(named, "experiment=cnn3x3", "trainer.precision=bf16", *overrides, "seed=1")
+    evidence, refusals = find(tmp_path)
+    assert refusals == []
+    assert [key[:3] for key in evidence.runs] == [("cnn3x3", 0, "bf16"), ("cnn3x3", 1, "bf16")]
+    assert [len(errors) for errors in evidence.errors.values()] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changes", "fault"),
+    [
+        (["experiment=cnn5x5"], {}, "has model.name=cnn5x5, and the recipe model.name=cnn3x3"),
+        (["experiment=cnn3x3", "optimizer.lr=1"], {}, "has optimizer.lr=1"),
+        (["experiment=cnn3x3", "seed=1"], {}, "has seed=1, and the recipe seed=0"),
+        (["experiment=cnn3x3", "optimizer.cleverness=1"], {}, "cannot be composed"),
+        (
+            ["experiment=cnn3x3", "trainer.precision=auto"],
+            {"precision": "bf16"},
+            "has trainer.precision=auto, and the recipe trainer.precision=fp32",
+        ),
+    ],
+)
+def test_overrides_of_another_recipe_are_refused(tmp_path, overrides, changes, fault):
+    bring(write_run(tmp_path, "cnn3x3/seed=0"), *overrides, **changes)
+    evidence, (refusal,) = find(tmp_path)
+    assert evidence.runs == {}
+    assert fault in refusal
+
+
+def test_a_run_without_configuration_and_overrides_is_refused(tmp_path):
+    shutil.rmtree(write_run(tmp_path, "cnn3x3/seed=0") / ".hydra")
+    assert find(tmp_path)[1] == [
+        f"{tmp_path}/cnn3x3/seed=0 has no .hydra/config.yaml: it is left out."
+    ]
+
+
+def test_times_that_mean_nothing_are_left_out_and_nothing_else(tmp_path):
+    write_run(tmp_path / "runs", "cnn3x3/seed=0")
+    with_times, _ = find(tmp_path / "runs")
+    without, _ = collect(tmp_path / "runs", lambda name: recipe(name, ()), times=False)
+    write_evidence(tmp_path / "results", without)
+    assert read_evidence(tmp_path / "results").runs == without.runs
+    (key,) = without.runs
+    assert {c for c, v in with_times.runs[key].items() if without.runs[key][c] != v} == {
+        "seconds_per_epoch"
+    }
+    assert without.runs[key]["seconds_per_epoch"] == ""
+    for row, timed in zip(without.curves[key], with_times.curves[key], strict=True):
+        assert row == {**timed, "seconds": "", "images_per_second": ""}
+        assert timed["seconds"]
+    assert without.errors == with_times.errors
 
 
 def test_runs_that_did_not_complete_and_other_folders_are_passed_over(tmp_path):

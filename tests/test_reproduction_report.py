@@ -1,15 +1,13 @@
 """The report's numbers, against computations by hand on evidence that is made up here."""
 
-import csv
 import math
 import subprocess
 import sys
 
-import numpy as np
 import pytest
+from made_up_evidence import Evidence, read_csv, row_of, rows_of, vgg16_curve
 from train_command import REPOSITORY, environment
 
-from mnist_bench.reproduction.evidence import CURVES, ERRORS, RUNS, read_evidence
 from mnist_bench.reproduction.findings import READINGS
 from mnist_bench.reproduction.published import (
     CURVES as PUBLISHED_CURVES,
@@ -20,75 +18,14 @@ from mnist_bench.reproduction.published import (
     PUBLISHED,
     SECONDS_PER_EPOCH,
 )
-from mnist_bench.reproduction.report import write_report
 
 # The 0.975 quantiles of Student's distribution, as tables have them, by degrees of freedom.
 T = {1: 12.7062, 2: 4.30265}
 
 
-class Evidence:
-    """Made-up evidence, written as the three CSV files."""
-
-    def __init__(self, folder):
-        self.folder = folder / "reproduction"
-        self.runs, self.curves, self.errors = [], [], []
-
-    def add(
-        self, experiment, seed, figures, wrong=(), curve=(), precision="fp32", device="machine A"
-    ):
-        key = {"experiment": experiment, "seed": seed, "precision": precision, "device": device}
-        rows = [dict(row) for row in curve] or [{"val_accuracy": 0.9, "train_accuracy": 0.9}] * 2
-        filled = dict.fromkeys((f for f in CURVES if f.endswith(("loss", "accuracy"))), 0.5)
-        self.curves += [{**filled, **key, "epoch": e, **row} for e, row in enumerate(rows, 1)]
-        self.errors += [{**key, "image": i, "label": 3, "predicted": 5} for i in wrong]
-        filled = dict.fromkeys((f for f in RUNS if f.endswith(("loss", "accuracy"))), 0.5)
-        end = {"epochs": len(rows), "test_images": 10, "seconds_per_epoch": 20 + seed}
-        end["test_errors"] = len(wrong)
-        self.runs.append({**filled, **key, **end, **figures})
-
-    def report(self, results):
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, columns, rows in (
-            ("runs.csv", RUNS, self.runs),
-            ("curves.csv", CURVES, self.curves),
-            ("errors.csv", ERRORS, self.errors),
-        ):
-            with (self.folder / name).open("w", newline="") as file:
-                writer = csv.DictWriter(file, columns, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
-        written = write_report(results, read_evidence(self.folder))
-        return written, (results / "reproduction.md").read_text()
-
-
 @pytest.fixture
 def evidence(tmp_path):
     return Evidence(tmp_path)
-
-
-def rows_of(text, *starts):
-    """The cells of each table row that begins so."""
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in text.splitlines()
-        if line.startswith("|")
-    ]
-    return [row for row in rows if tuple(row[: len(starts)]) == starts]
-
-
-def row_of(text, *starts):
-    (row,) = rows_of(text, *starts)
-    return row
-
-
-def read_csv(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def published_column(experiment, column):
-    rows = read_csv(PUBLISHED_CURVES)
-    return [float(row[column]) for row in rows if row["experiment"] == experiment]
 
 
 # --- The published figures --------------------------------------------------------------------
@@ -176,7 +113,7 @@ def test_figures_inside_and_outside_are_counted(evidence, tmp_path):
 def test_an_experiment_without_runs_says_so(evidence, tmp_path):
     evidence.add("cnn3x3", 0, {})
     _, text = evidence.report(tmp_path)
-    assert row_of(text, "wide3x3", "0") == ["wide3x3", "0", "-", "not yet run", "99.14", "-"]
+    assert row_of(text, "wide3x3", "0") == ["wide3x3", "0", "-", "-", "not yet run", "99.14", "-"]
     assert "cnn5x5_no_dropout" not in text.split("## Every published figure")[0]
 
 
@@ -197,9 +134,13 @@ def test_runs_that_are_not_counted_are_named(evidence, tmp_path):
     evidence.add("cnn3x3", 0, {"val_accuracy": 0.5}, device="machine B")
     evidence.add("cnn3x3", 1, {"val_accuracy": 0.99}, precision="bf16")
     _, text = evidence.report(tmp_path)
-    flat = " ".join(text.split())
-    assert "Other runs, by their seeds: cnn3x3 in fp32 on machine B: 0." in flat
-    assert row_of(text, "cnn3x3", "2")[2:4] == ["1 fp32, 1 bf16", "99.00 ± 0.00"]
+    evidence.add("cnn3x3", 1, {"val_accuracy": 0.5, "test_accuracy": 0.98}, device="machine B")
+    _, text = evidence.report(tmp_path)
+    others = text.split("other runs")[1].split("##")[0]
+    assert rows_of(others, "cnn3x3") == [
+        ["cnn3x3", "bf16", "machine A", "1", "50.00"],
+        ["cnn3x3", "fp32", "machine B", "0", "50.00"],
+    ]
 
 
 # --- Comparisons ------------------------------------------------------------------------------
@@ -220,15 +161,15 @@ def test_comparisons_are_paired_by_seed_and_adjusted_together(evidence, tmp_path
 
     row = row_of(text, "Is 5 × 5 different from 3 × 3?")
     reach = T[2] * 0.1 / math.sqrt(3)
-    assert row[2:6] == ["cnn5x5 minus cnn3x3", "fp32", "3", "+0.20"]
-    assert row[6] == f"{0.2 - reach:+.2f} to {0.2 + reach:+.2f}"
+    assert row[2:7] == ["cnn5x5 minus cnn3x3", "fp32", "machine A", "3", "+0.20"]
+    assert row[7] == f"{0.2 - reach:+.2f} to {0.2 + reach:+.2f}"
     # Closed forms of Student's distribution: with 2 degrees of freedom p = 1 - t / sqrt(2 + t²),
     # with 1 degree p = 1 - 2 arctan(t) / pi. The means are 0.2 each, the standard errors 0.1 /
     # sqrt(3) and 0.1.
     t = 2 * math.sqrt(3)
     p, q = 1 - t / math.sqrt(2 + t * t), 1 - 2 * math.atan(2) / math.pi
-    assert row[7:] == [f"{p:.4f}", f"{2 * p:.4f}"]
-    assert row_of(text, "Is Model 3 better than Model 1?")[7:] == [f"{q:.4f}", f"{q:.4f}"]
+    assert row[8:] == [f"{p:.4f}", f"{2 * p:.4f}"]
+    assert row_of(text, "Is Model 3 better than Model 1?")[8:] == [f"{q:.4f}", f"{q:.4f}"]
     flat = " ".join(text.split())
     assert "Not yet run with a common seed: wide3x5_bn minus wide3x3" in flat
 
@@ -248,7 +189,31 @@ def test_a_pair_is_of_one_precision(evidence, tmp_path):
     assert "Not yet run with a common seed: cnn5x5 minus cnn3x3" in text
     evidence.add("cnn5x5", 0, {"test_accuracy": 0.97}, precision="bf16")
     _, text = evidence.report(tmp_path)
-    assert row_of(text, "Is 5 × 5 different from 3 × 3?")[3:6] == ["bf16", "1", "-1.00"]
+    assert row_of(text, "Is 5 × 5 different from 3 × 3?")[3:7] == [
+        *("bf16", "machine A", "1", "-1.00")
+    ]
+
+
+def test_a_pair_is_of_one_machine(evidence, tmp_path):
+    evidence.add("cnn5x5", 0, {"test_accuracy": 0.99}, device="machine A")
+    evidence.add("cnn3x3", 0, {"test_accuracy": 0.98}, device="machine B")
+    evidence.add("cnn3x3", 0, {"test_accuracy": 0.90}, device="machine A", precision="bf16")
+    _, text = evidence.report(tmp_path)
+    assert "Not yet run with a common seed: cnn5x5 minus cnn3x3" in text
+    # bf16 on machine A less fp32 on machine B would be precision and machine in one.
+    assert rows_of(text.split("## Precision")[1], "cnn3x3") == []
+    evidence.add("cnn5x5", 0, {"test_accuracy": 0.97}, device="machine B")
+    _, text = evidence.report(tmp_path)
+    assert row_of(text, "Is 5 × 5 different from 3 × 3?")[3:7] == [
+        *("fp32", "machine B", "1", "-1.00")
+    ]
+
+
+def test_a_mean_over_several_machines_says_of_which(evidence, tmp_path):
+    for seed, device in enumerate(("machine B", "machine A", "machine B")):
+        evidence.add("wide3x3", seed, {}, device=device)
+    _, text = evidence.report(tmp_path)
+    assert row_of(text, "wide3x3", "3")[3] == "1 on machine A; 2 on machine B"
 
 
 def test_bf16_is_compared_with_fp32_seed_by_seed(evidence, tmp_path):
@@ -268,95 +233,6 @@ def test_bf16_is_compared_with_fp32_seed_by_seed(evidence, tmp_path):
         *("2", "+0.0020", f"{0.002 - reach:+.4f} to {0.002 + reach:+.4f}")
     ]
     assert row_of(text, "cnn3x3", "machine A", "test accuracy, %")[3:5] == ["2", "-0.50"]
-
-
-# --- Findings ---------------------------------------------------------------------------------
-
-
-def vgg16_curve(offset_binary, offset_classes):
-    return [
-        {
-            "val_binary_accuracy": value - offset_binary,
-            "val_accuracy": value - offset_classes,
-            "train_binary_accuracy": 0.99,
-        }
-        for value in published_column("vgg16", "val_accuracy")
-    ]
-
-
-@pytest.mark.parametrize("swapped", [False, True])
-def test_the_nearer_accuracy_is_found_in_the_runs_and_not_taken_for_granted(
-    evidence, tmp_path, swapped
-):
-    offsets = (0.008, 0.0005) if swapped else (0.0005, 0.008)
-    evidence.add("vgg16", 0, {}, curve=vgg16_curve(*offsets))
-    _, text = evidence.report(tmp_path)
-    names = ["`val_binary_accuracy`", "`val_accuracy`"][:: -1 if swapped else 1]
-    assert (
-        f"is on average 0.05 percentage points away from our {names[0]} and 0.80 from our "
-        f"{names[1]}"
-    ) in " ".join(text.split())
-    assert (tmp_path / "reproduction" / "finding_vgg16.png").is_file()
-
-
-def test_a_finding_is_shown_as_far_as_a_stopped_run_goes(evidence, tmp_path):
-    nothing = dict.fromkeys((f for f in RUNS if f.endswith(("loss", "accuracy"))), "")
-    nothing |= {"test_images": "", "test_errors": ""}
-    evidence.add("vgg16", 0, nothing, curve=vgg16_curve(0.0005, 0.008)[:3])
-    evidence.add("vgg16", 1, nothing, curve=vgg16_curve(0.5, 0.5)[:2])
-    _, text = evidence.report(tmp_path)
-    plain = " ".join(text.split())
-    assert "Over the first 3 of its 50 epochs" in plain
-    assert "0.05 percentage points away from our `val_binary_accuracy` and 0.80" in plain
-    assert rows_of(text, "vgg16")[0][1:4] == ["0", "-", "not yet run"]
-
-
-def test_a_reading_is_compared_as_far_as_it_goes(evidence, tmp_path):
-    nothing = dict.fromkeys((f for f in RUNS if f.endswith(("loss", "accuracy"))), "")
-    nothing |= {"test_images": "", "test_errors": ""}
-    log = published_column("cnn5x5_single", "train_loss")
-    for name, epochs in zip(READINGS, (20, 20, 3), strict=True):
-        curve = [{"train_loss": loss + 0.01, "val_loss": 0.1} for loss in log[:epochs]]
-        evidence.add(name, 0, nothing if epochs == 3 else {}, curve=curve)
-    _, text = evidence.report(tmp_path)
-    for reading in READINGS.values():
-        assert row_of(text, reading)[-2] == "0.0100"
-
-
-def test_epochs_with_training_loss_above_validation_loss_are_counted(evidence, tmp_path):
-    for epochs_above, experiment in zip((20, 3, 7), READINGS, strict=True):
-        curve = [
-            {"train_loss": 0.2 if epoch < epochs_above else 0.05, "val_loss": 0.1}
-            for epoch in range(20)
-        ]
-        evidence.add(experiment, 0, {}, curve=curve)
-    _, text = evidence.report(tmp_path)
-    assert row_of(text, "the published log")[1:7] == [
-        "1",
-        "0.5249",
-        "0.1470",
-        "0.0307",
-        "0.0269",
-        "20",
-    ]
-    counts = [row_of(text, reading)[6] for reading in READINGS.values()]
-    assert counts == ["20", "3", "7"]
-    log = [
-        float(r["val_loss"])
-        for r in read_csv(PUBLISHED_CURVES)
-        if r["experiment"] == "cnn5x5_single"
-    ]
-    assert row_of(text, "two convolutions, without dropout")[8] == (
-        f"{np.mean([abs(0.1 - loss) for loss in log]):.4f}"
-    )
-
-
-def test_findings_without_their_runs_are_skipped(evidence, tmp_path):
-    evidence.add("cnn5x5_single", 0, {}, curve=[{}] * 20)
-    _, text = evidence.report(tmp_path)
-    assert "Not yet run: vgg16." in text
-    assert "Not yet run: cnn5x5_single_no_dropout, cnn5x5_no_dropout." in text
-    assert not list((tmp_path / "reproduction").glob("finding_*"))
 
 
 # --- The files --------------------------------------------------------------------------------

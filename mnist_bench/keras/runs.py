@@ -40,12 +40,7 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     composed.imported_from = f"{file.name}, sha256 {digest}"
     config = to_config(composed)
-    if config.trainer.replicas > 1:
-        raise ConfigError(
-            f"trainer.replicas={config.trainer.replicas} would import the file as several runs: "
-            "leave it at 1."
-        )
-    [this] = begin(config, folder)
+    this = begin(config, folder)
     network = this.learner.network
     assert isinstance(network, ConvNet)
     if content.described is not None:

@@ -40,6 +40,9 @@ class Conv2d(nn.Conv2d):
     layer wants its input in that layout.
     """
 
+    # Whether maps of one pixel are multiplied by the kernels' centres; a switch for measurements.
+    centre_tap = True
+
     def __init__(
         self,
         in_channels: int,
@@ -54,10 +57,10 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor, behind: Sequence[nn.Module] = ()) -> Tensor:
         """`behind` is computed too: nothing, a `MaxPool2d`, a ReLU or both in this order."""
+        if self.centre_tap and self.padding == "same" and input.shape[2:] == (1, 1):
+            return _through(behind, self._centre(input))
         if not computes_on_cpu(input):
             return _through(behind, super().forward(input))
-        if self.padding == "same" and input.shape[2:] == (1, 1):
-            return _through(behind, self._centre(input))
         assert self.bias is not None and isinstance(self.padding, str)
         k, stride, dtype = self.kernel_size[0], self.stride[0], _autocast_dtype(input)
         epilogue = Epilogue(*(any(isinstance(x, kind) for x in behind) for kind in EPILOGUE))

@@ -1,5 +1,6 @@
 """A network layer by layer, as Keras's `model.summary()` shows it."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -27,23 +28,20 @@ def count_parameters(module: nn.Module) -> int:
 
 @torch.no_grad()
 def summarise(network: nn.Module) -> list[LayerSummary]:
-    """The rows of a summary table; an activation counts to the layer before it, as in Keras."""
+    """The rows of a summary table; an activation counts to the layer before it, as in Keras.
+
+    Shapes are found on PyTorch's `meta` device: nothing is computed.
+    """
     rows: list[LayerSummary] = []
+    network = copy.deepcopy(network).to("meta").eval()
     names = {layer: name.rpartition(".")[2] for name, layer in network.named_modules()}
 
     def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         kind, shape = type(layer).__name__, tuple(output.shape[1:])
         rows.append(LayerSummary(names[layer], kind, shape, count_parameters(layer)))
 
-    hooks = [
-        layer.register_forward_hook(record)
-        for layer in names
-        if not list(layer.children()) and not isinstance(layer, nn.ReLU)
-    ]
-    was_training = network.training
-    device = next(network.parameters()).device
-    network.eval()(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device=device))
-    network.train(was_training)
-    for hook in hooks:
-        hook.remove()
+    for layer in names:
+        if not list(layer.children()) and not isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(record)
+    network(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device="meta"))
     return rows

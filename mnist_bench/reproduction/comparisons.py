@@ -18,7 +18,7 @@ from mnist_bench.reproduction.markdown import (
 )
 from mnist_bench.reproduction.plan import PRECISIONS
 from mnist_bench.reproduction.published import EXPERIMENTS
-from mnist_bench.reproduction.tables import count_precisions
+from mnist_bench.reproduction.tables import count_devices, count_precisions
 from mnist_bench.statistics import (
     McNemar,
     PairedDifference,
@@ -93,27 +93,28 @@ def compare(evidence: Evidence, question: Question) -> Comparison | None:
 
 
 def pair_experiments(evidence: Evidence, first: str, second: str) -> list[Pair]:
-    """A pair for each common seed, both of one precision: fp32 if both have it."""
+    """Return a pair for each common seed, both in one precision: fp32 if both have it."""
     pairs = {
         a.seed: (a, b)
         for precision in reversed(PRECISIONS)
-        for a, b in _match(*(_by_seed(evidence, name, precision) for name in (first, second)))
+        for a, b in _pair(evidence, (first, precision), (second, precision))
     }
     return [pairs[seed] for seed in sorted(pairs)]
 
 
-def _by_seed(evidence: Evidence, experiment: str, precision: str) -> dict[int, RunKey]:
-    """The runs of an experiment in a precision; of two devices, the first by name."""
-    keys = sorted(evidence.runs, key=lambda key: key.device, reverse=True)
-    return {
-        key.seed: key
-        for key in keys
-        if (key.experiment, key.precision) == (experiment, precision) and is_complete(evidence, key)
-    }
+def _pair(evidence: Evidence, first: tuple[str, str], second: tuple[str, str]) -> list[Pair]:
+    """Return the runs of two pairs of experiment and precision by common seeds, on one device.
 
-
-def _match(first: dict[int, RunKey], second: dict[int, RunKey]) -> list[Pair]:
-    return [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+    Of a seed that both have on several devices, the pair is of the first device by name.
+    """
+    runs: dict[tuple[str, str], dict[tuple[int, str], RunKey]] = {first: {}, second: {}}
+    for key in evidence.runs:
+        if (key.experiment, key.precision) in runs and is_complete(evidence, key):
+            runs[key.experiment, key.precision][key.seed, key.device] = key
+    pairs: dict[int, Pair] = {}
+    for place in sorted(runs[first].keys() & runs[second].keys()):
+        pairs.setdefault(place[0], (runs[first][place], runs[second][place]))
+    return list(pairs.values())
 
 
 def _difference(evidence: Evidence, pairs: Sequence[Pair], column: str) -> PairedDifference:
@@ -161,23 +162,24 @@ def _differences_table(made: Sequence[Comparison]) -> str:
     tested = [c.over_seeds.p_value for c in made if c.over_seeds.p_value is not None]
     adjusted = iter(holm(tested))
     header = (
-        *("question", "asked by", "difference", "precision", "pairs", "mean, points"),
-        *("95 % interval", "p", "p (Holm)"),
+        *("question", "asked by", "difference", "precision", "machine", "pairs"),
+        *("mean, points", "95 % interval", "p", "p (Holm)"),
     )
     rows = []
     for comparison in made:
         question, found = comparison.question, comparison.over_seeds
+        firsts = [first for first, _ in comparison.pairs]
         rows.append(
             [
                 *(question.text, question.source, question.name),
-                *(count_precisions(first for first, _ in comparison.pairs), str(found.n)),
+                *(count_precisions(firsts), count_devices(firsts), str(found.n)),
                 number("accuracy", found.mean, "+"),
                 interval("accuracy", found.interval, "+"),
                 p_value(found.p_value),
                 NONE if found.p_value is None else p_value(next(adjusted)),
             ]
         )
-    return table(header, rows, text_columns=4)
+    return table(header, rows, text_columns=5)
 
 
 def _images_table(made: Sequence[Comparison]) -> str:
@@ -202,10 +204,10 @@ def precision_text(evidence: Evidence) -> str:
     """bf16 minus fp32 of the final figures, over the seeds that ran in both."""
     rows = []
     for experiment in EXPERIMENTS:
-        pairs = _match(*(_by_seed(evidence, experiment, p) for p in ("bf16", "fp32")))
+        pairs = _pair(evidence, (experiment, "bf16"), (experiment, "fp32"))
         if not pairs:
             continue
-        devices = " and ".join(dict.fromkeys(key.device for pair in pairs for key in pair))
+        devices = count_devices(first for first, _ in pairs)
         for key in PRECISION_FIGURES:
             found = _difference(evidence, pairs, key)
             rows.append(

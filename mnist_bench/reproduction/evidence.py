@@ -66,10 +66,13 @@ class Evidence:
 # --- From run folders -------------------------------------------------------------------------
 
 
-def collect(runs: Path, recipe: Callable[[str], Recipe]) -> tuple[Evidence, list[str]]:
-    """The runs of the published recipes, and a sentence for each that is of another.
+def collect(
+    runs: Path, recipe: Callable[[str], Recipe], times: bool = True
+) -> tuple[Evidence, list[str]]:
+    """Return the runs of the published recipes, and a sentence for each that is of another.
 
-    Of runs that were stopped on the way there are only the curves, as far as they go.
+    Of runs that were stopped on the way there are only the curves, as far as they go. Without
+    `times` the columns of seconds stay empty: for runs that shared a device with each other.
     """
     evidence, refusals = Evidence(), []
     for run in find_runs(runs):
@@ -82,6 +85,8 @@ def collect(runs: Path, recipe: Callable[[str], Recipe]) -> tuple[Evidence, list
         summary = read_summary(run.folder)
         key = RunKey(run.experiment, run.seed, run.precision, summary["device"])
         curve = _read_rows(run.folder / METRICS)
+        if not times:
+            curve = [{**epoch, "seconds": "", "images_per_second": ""} for epoch in curve]
         evidence.runs[key] = _run_row(summary, curve)
         evidence.curves[key] = curve
         evidence.errors[key] = _wrong_images(run) if completed else []
@@ -92,18 +97,16 @@ def _run_row(summary: Mapping[str, Any], curve: Sequence[Row]) -> Row:
     row = {
         **summary,
         "best_val_accuracy": max(float(epoch["val_accuracy"]) for epoch in curve),
-        "seconds_per_epoch": _seconds_per_epoch(summary, curve),
+        "seconds_per_epoch": _seconds_per_epoch(curve),
         "torch": summary["versions"]["torch"],
         "python": summary["versions"]["python"],
     }
     return {column: as_text(row.get(column)) for column in RUNS if column not in KEY}
 
 
-def _seconds_per_epoch(summary: Mapping[str, Any], curve: Sequence[Row]) -> float | None:
-    """None of a run that shared its seconds with others."""
-    if summary.get("replicas", 1) > 1:
-        return None
-    return statistics.median(float(epoch["seconds"]) for epoch in curve)
+def _seconds_per_epoch(curve: Sequence[Row]) -> float | None:
+    seconds = [float(epoch["seconds"]) for epoch in curve if epoch["seconds"]]
+    return statistics.median(seconds) if seconds else None
 
 
 def as_text(value: Any) -> str:
@@ -199,6 +202,11 @@ def write_evidence(folder: Path, evidence: Evidence) -> list[Path]:
 def by_experiment(key: RunKey) -> tuple[int, RunKey]:
     """Sort runs in the order of the report."""
     return EXPERIMENTS.index(key.experiment), key
+
+
+def by_machine(key: RunKey) -> tuple[int, str, str, int]:
+    """Sort runs in the order of the report, those of one machine and precision together."""
+    return EXPERIMENTS.index(key.experiment), key.device, key.precision, key.seed
 
 
 def _take_key(row: Row, path: Path) -> RunKey:

@@ -1,12 +1,15 @@
 """Two things that the published figures do not say of themselves, seen in the runs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mnist_bench.reproduction.evidence import Chosen, Evidence, curves
+from mnist_bench.reproduction.evidence import Chosen, Evidence, curves, is_complete, value
 from mnist_bench.reproduction.markdown import NONE, number, paragraph, table
-from mnist_bench.reproduction.published import published_curve
+from mnist_bench.reproduction.published import headline, published_curve
+from mnist_bench.statistics import describe
 
 # The published log headed "5 x 5 without dropout", and what could have produced it.
 LOG = "cnn5x5_single"
@@ -17,37 +20,79 @@ READINGS = {
 }
 
 
+# vgg16's figures, each beside the published one that is called accuracy.
+ACCURACIES = {
+    "val_binary_accuracy": "validation: binary, over the ten outputs",
+    "val_accuracy": "validation: over the ten classes",
+    "train_binary_accuracy": "training: binary, over the ten outputs",
+    "train_accuracy": "training: over the ten classes",
+}
+
+
+@dataclass(frozen=True)
+class _Distance:
+    """How far one accuracy of ours is from the published one."""
+
+    ours: NDArray[np.float64]  # after each epoch: runs x epochs
+    published: NDArray[np.float64]  # as many epochs as ours
+
+    @property
+    def mean(self) -> float:
+        """The mean over the epochs, without sign, from the mean over our runs."""
+        return float(np.abs(self.ours.mean(0) - self.published).mean())
+
+    @property
+    def inside_text(self) -> str:
+        """The epochs after which one more run could be as published; of a single run none is."""
+        if len(self.ours) == 1:
+            return NONE
+        intervals = [describe(epoch).prediction_interval for epoch in self.ours.T]
+        told = zip(intervals, self.published, strict=True)
+        return str(sum(interval is not None and value in interval for interval, value in told))
+
+
 def vgg16_text(evidence: Evidence, chosen: Chosen) -> str:
-    """How far the published val_acc is from either of ours, after every epoch and at the end."""
-    epochs = curves(evidence, chosen, "vgg16", "epoch").shape[1]
-    whole = published_curve("vgg16")["val_binary_accuracy"]
-    published = np.array(whole[:epochs])
-    rows = []
+    """How far the published acc and val_acc are from ours, after every epoch and at the end."""
+    keys = list(chosen["vgg16"].values())
     distances = {}
-    for column, name in (
-        ("val_binary_accuracy", "binary accuracy, over the ten outputs"),
-        ("val_accuracy", "accuracy, over the ten classes"),
-    ):
+    for column in ACCURACIES:
         ours = curves(evidence, chosen, "vgg16", column)
-        distances[column] = float(np.abs(ours.mean(0) - published).mean())
-        last = ours[:, -1]
-        rows.append(
-            [
-                name,
-                *(number(column, figure) for figure in (last.mean(), last.min(), last.max())),
-                number(column, distances[column]),
-            ]
-        )
-    nearer, farther = sorted(distances, key=lambda column: distances[column])
-    header = ("validation, %", "last epoch, mean", "lowest", "highest", "distance to val_acc")
-    summary = (
-        f"Over the first {epochs} of its {len(whole)} epochs, as far as our runs go, the published "
-        f"`val_acc` is on average "
-        f"{100 * distances[nearer]:.2f} percentage points away from our `{nearer}` and "
-        f"{100 * distances[farther]:.2f} from our `{farther}`; its last value there is "
-        f"{100 * published[-1]:.2f} %. Mean, lowest and highest of {_runs(len(chosen['vgg16']))}:"
+        whole = published_curve("vgg16")[f"{column.partition('_')[0]}_binary_accuracy"]
+        distances[column] = _Distance(ours, np.array(whole[: ours.shape[1]]))
+    rows = [
+        [
+            *(name, number(column, distances[column].published[-1])),
+            *(number(column, last) for last in distances[column].ours[:, -1]),
+            *(number(column, distances[column].mean), distances[column].inside_text),
+        ]
+        for column, name in ACCURACIES.items()
+    ]
+    tested = headline("vgg16")
+    if tested and all(is_complete(evidence, key) for key in keys):
+        figures = [tested.value, *(value(evidence, key, tested.key) for key in keys)]
+        cells = [number(tested.key, figure) for figure in figures]
+        rows.append(["test: over the ten classes", *cells, NONE, NONE])
+    header = ("accuracy", "published", *(f"seed {k.seed}" for k in keys), "distance", "inside")
+    epochs = f"all {len(whole)} epochs"
+    if ours.shape[1] < len(whole):
+        epochs = f"the first {ours.shape[1]} of its {len(whole)} epochs, as far as our runs go,"
+    first = f"Over {epochs} {_nearer_of_two(distances)}, in the mean of {_runs(len(keys))}."
+    return "\n\n".join([paragraph(first), VGG16_NOTE, table(header, rows)])
+
+
+VGG16_NOTE = """\
+In per cent, what was published and what our runs have after the last of these epochs. *Distance* is
+the mean over the epochs, without sign, between our mean and what was published, in points; *inside*
+is after how many of them the published figure lies in the 95 % prediction interval of our runs."""
+
+
+def _nearer_of_two(distances: dict[str, _Distance]) -> str:
+    columns = sorted(("val_binary_accuracy", "val_accuracy"), key=lambda c: distances[c].mean)
+    nearer, farther = (f"{100 * distances[c].mean:.2f}" for c in columns)
+    return (
+        f"the published `val_acc` is on average {nearer} percentage points away from our "
+        f"`{columns[0]}` and {farther} from our `{columns[1]}`"
     )
-    return f"{paragraph(summary)}\n\n{table(header, rows)}"
 
 
 def dropout_text(evidence: Evidence, chosen: Chosen) -> str:

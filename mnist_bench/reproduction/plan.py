@@ -18,10 +18,11 @@ from mnist_bench.reproduction.published import EXPERIMENTS, PUBLISHED
 FOLDER_NAME = re.compile(r"seed=(0|[1-9]\d*)(?:--precision=(bf16))?")
 PRECISIONS = ("fp32", "bf16")
 
-# Where a run computes and what it does beside, not what it computes.
+# Where and how fast a run computes and what it does beside, not what it computes.
 NOT_OF_THE_RECIPE = {
     *("resume", "data.root"),
     *("trainer.gpus", "trainer.refresh_seconds", "trainer.save_every"),
+    *("trainer.compile", "trainer.fused_optimizer"),
 }
 
 Recipe = dict[str, Any]
@@ -89,32 +90,45 @@ def state_of(folder: Path) -> State:
 
 def recipe(experiment: str, overrides: Sequence[str]) -> Recipe:
     """Every setting of an experiment by its key; `overrides` are the tests', who need it small."""
-    config, _ = compose([f"experiment={experiment}", *overrides])
-    settings = _flatten(OmegaConf.to_container(config, enum_to_str=True))
+    settings = _compose_settings([f"experiment={experiment}", *overrides])
     return {key: value for key, value in settings.items() if key not in NOT_OF_THE_RECIPE}
 
 
 def departure(run: PlannedRun, published: Recipe) -> str | None:
     """In what a run's folder is not a run of the published recipe, if in anything.
 
-    Seed and precision have to be those that the folder's name says.
+    Seed and precision have to be those that the folder's name says. A folder that came from another
+    machine without its .hydra is judged by the overrides in its summary.json.
     """
     path = run.folder / ".hydra" / "config.yaml"
-    if not path.is_file():
+    summary = read_summary(run.folder)
+    if path.is_file():
+        settings = _flatten(OmegaConf.to_container(OmegaConf.load(path)))
+    elif "overrides" in summary:
+        try:
+            settings = _compose_settings(summary["overrides"])
+        except ConfigError as error:
+            return f"has overrides that cannot be composed ({error})"
+    else:
         return f"has no {path.relative_to(run.folder)}"
-    settings = _flatten(OmegaConf.to_container(OmegaConf.load(path)))
     expected = {**published, "seed": run.seed, "trainer.precision": run.precision}
+    if settings.get("trainer.precision") == "auto" and summary.get("precision") == run.precision:
+        settings["trainer.precision"] = run.precision
     for key, value in expected.items():
         # A setting that came after the run was made cannot have been another.
         if key in settings and settings[key] != value:
             return f"has {key}={settings[key]}, and the recipe {key}={value}"
-    summary = read_summary(run.folder)
     if summary.get("status") != "completed":
         return None
     for key, value in {"precision": run.precision, "epochs": expected["trainer.epochs"]}.items():
         if summary[key] != value:
             return f"completed with {key} {summary[key]} instead of {value}"
     return None
+
+
+def _compose_settings(overrides: Sequence[str]) -> Recipe:
+    config, _ = compose(overrides)
+    return _flatten(OmegaConf.to_container(config, enum_to_str=True))
 
 
 def _flatten(tree: Any, prefix: str = "") -> Recipe:

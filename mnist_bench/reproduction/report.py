@@ -8,14 +8,16 @@ from mnist_bench.reproduction.comparisons import comparisons_text, precision_tex
 from mnist_bench.reproduction.evidence import (
     Chosen,
     Evidence,
-    by_experiment,
+    RunKey,
+    by_machine,
     choose,
     is_complete,
+    value,
     with_unfinished,
 )
 from mnist_bench.reproduction.figures import draw_dropout, draw_experiment, draw_vgg16
 from mnist_bench.reproduction.findings import READINGS, dropout_text, vgg16_text
-from mnist_bench.reproduction.markdown import paragraph, table
+from mnist_bench.reproduction.markdown import table
 from mnist_bench.reproduction.published import EXPERIMENTS
 from mnist_bench.reproduction.tables import (
     OVERVIEW,
@@ -23,6 +25,7 @@ from mnist_bench.reproduction.tables import (
     figure_rows,
     figures_table,
     overview_rows,
+    sample_text,
     time_rows,
     time_table,
     write_table,
@@ -34,18 +37,25 @@ TITLE = """\
 Written by `mnist-bench reproduce` from the evidence in {folder}/: `runs.csv`, `curves.csv` and
 `errors.csv`. `mnist-bench reproduce --no-train` writes it again; edits here are lost."""
 
+LEFT_OUT_NOTE = """\
+One run for each experiment and seed is counted: fp32 before bf16, then the first machine by name.
+A second one, in another precision or on another machine, is no further draw of its own: its images
+come in the same order, and its first weights may be the same. Those that are not counted:"""
+
 FIGURES_NOTE = """\
 All figures are of the end of the last epoch, as published. *Std* is the standard deviation over the
 runs, each with another seed. *Mean, 95 %* is the confidence interval of the mean of ever more runs.
 *One more run, 95 %* is the prediction interval, and *inside* says whether the published figure lies
-in it, as it should if the published run was one more of the same. An interval takes two runs that
-differ."""
+in it, as it should if the published run was one more of the same. The runs, their precisions and
+their machines are those of the first table. An interval takes two runs that differ, and the values
+for normally distributed: of few that scatter widely it may pass 100 % or a loss of 0."""
 
 TIME_NOTE = """\
-Seconds per epoch: the median over an experiment's runs of the median over each run's epochs. Ours
-are of the training steps only. The published ones include validation, and are of other machines:
-one GPU for vgg16, a CPU for mnist_cnn, not named for the others. The runs of a campaign may share
-their machine with each other and with other work: `benchmarks/results` has speeds of quiet ones."""
+Seconds per epoch: the median over an experiment's runs of the median over each run's epochs, so
+that a first epoch that warms up hardly counts. Ours are of the training steps only. The published
+ones include validation, and are of other machines: one GPU for vgg16, a CPU for mnist_cnn, not
+named for the others. The runs of a campaign may share a CPU with each other and with other work:
+`benchmarks/results` has speeds of quiet machines. Runs that shared a GPU are left out."""
 
 CURVES_NOTE = """\
 Lines are means over our runs, bands reach from the lowest to the highest run. The axes are the same
@@ -54,10 +64,11 @@ for every experiment."""
 COMPARISONS_NOTE = """\
 Test accuracies, paired by seed: first minus second in percentage points, with the 95 % interval of
 the mean difference over ever more seeds and the paired t-test's p value, also adjusted by Holm for
-all the comparisons of this table."""
+all the comparisons of this table. Both runs of a pair are in one precision and of one machine."""
 
 PRECISION_NOTE = """\
-bf16 minus fp32 of the final figures, paired by seed; accuracies in percentage points."""
+bf16 minus fp32 of the final figures, paired by seed, on one machine; accuracies in percentage
+points."""
 
 
 @dataclass(frozen=True)
@@ -120,20 +131,23 @@ def write_report(results: Path, evidence: Evidence) -> list[Path]:
 
 
 def _left_out(evidence: Evidence, chosen: Chosen) -> str:
-    """Which runs another one of the same experiment and seed stands for."""
+    """Return the runs that another one of the same experiment and seed stands for, as a table."""
     used = {key for keys in chosen.values() for key in keys.values()}
     completed = {key for key in evidence.runs if is_complete(evidence, key)}
-    seeds: dict[str, list[str]] = {}
-    for key in sorted(completed - used, key=by_experiment):
-        group = f"{key.experiment} in {key.precision} on {key.device}"
-        seeds.setdefault(group, []).append(str(key.seed))
-    if not seeds:
+    groups: dict[tuple[str, str, str], list[RunKey]] = {}
+    for key in sorted(completed - used, key=by_machine):
+        groups.setdefault((key.experiment, key.precision, key.device), []).append(key)
+    if not groups:
         return ""
-    told = "; ".join(f"{group}: {', '.join(numbers)}" for group, numbers in seeds.items())
-    return paragraph(
-        "One run for each experiment and seed is counted: fp32 before bf16, then the first machine "
-        f"by name. Other runs, by their seeds: {told}."
-    )
+    rows = [
+        [
+            *(*group, ", ".join(str(key.seed) for key in keys)),
+            sample_text([value(evidence, key, "test_accuracy") for key in keys]),
+        ]
+        for group, keys in groups.items()
+    ]
+    header = ("other runs", "precision", "machine", "seeds", "test accuracy, %")
+    return f"{LEFT_OUT_NOTE}\n\n{table(header, rows, text_columns=3)}"
 
 
 def _curves(folder: Path, evidence: Evidence, chosen: Chosen, images: list[Path]) -> Iterator[str]:

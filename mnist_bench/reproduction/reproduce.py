@@ -36,12 +36,14 @@ def reproduce(
     precision: str = "fp32",
     gpus: str = "auto",
     train: bool = True,
+    times: bool = True,
     overrides: Sequence[str] = (),
 ) -> int:
     """Train experiments `names` (all that were published) with seeds 0 to `seeds` - 1, and report.
 
-    With `train` false nothing is trained. The report is of all evidence there is, whatever the
-    names. `overrides` make trainings small for the tests: then they reproduce nothing.
+    With `train` false nothing is trained, with `times` false the seconds of the runs found are left
+    out. The report is of all evidence there is, whatever the names. `overrides` make trainings
+    small for the tests: then they reproduce nothing.
 
     Returns the exit code: 0, 1 if a run failed or was refused, 128 + n if signal n ended it.
 
@@ -63,7 +65,7 @@ def reproduce(
         if outcome.signal_number is not None:
             say("Stopped. To go on, give the same command again.")
             return 128 + outcome.signal_number
-    found, refusals = collect(runs, find_recipe)
+    found, refusals = collect(runs, find_recipe, times)
     evidence = merge(committed, found)
     problems = outcome.failures + refusals
     try:
@@ -132,9 +134,10 @@ def report(results: Path, evidence: Evidence) -> list[Path]:
         ) from error
     written = write_report(results, evidence)
     table = Table(box=box.SIMPLE_HEAD)
-    for place, column in enumerate(OVERVIEW):
-        table.add_column(column, justify="right" if place else "left")
+    shown = [place for place, column in enumerate(OVERVIEW) if column != "machine"]  # too wide
+    for place in shown:
+        table.add_column(OVERVIEW[place], justify="right" if place else "left")
     for row in overview_rows(evidence, choose(evidence)):
-        table.add_row(*row)
+        table.add_row(*(row[place] for place in shown))
     Screen().table(table)
     return written

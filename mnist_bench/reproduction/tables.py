@@ -12,7 +12,7 @@ from mnist_bench.reproduction.evidence import (
     Evidence,
     RunKey,
     as_text,
-    by_experiment,
+    by_machine,
     value,
 )
 from mnist_bench.reproduction.markdown import NONE, figure_name, interval, number, paragraph, table
@@ -97,7 +97,10 @@ def count_line(rows: Sequence[FigureRow]) -> str:
 
 # --- An overview: a row per experiment --------------------------------------------------------
 
-OVERVIEW = ("experiment", "runs", "precision", "test accuracy, %", "published, %", "inside")
+OVERVIEW = (
+    *("experiment", "runs", "precision", "machine"),
+    *("test accuracy, %", "published, %", "inside"),
+)
 
 
 def overview_rows(evidence: Evidence, chosen: Chosen) -> list[list[str]]:
@@ -114,21 +117,37 @@ def _overview_cells(evidence: Evidence, chosen: Chosen, experiment: str) -> list
     told = number(published.key, published.value) if published else NONE
     ours = sample(evidence, chosen, experiment, published.key if published else "test_accuracy")
     if ours is None:
-        return [experiment, "0", NONE, "not yet run", told, NONE]
-    accuracy = number("test_accuracy", ours.mean)
-    if ours.std is not None:
-        accuracy += f" ± {number('test_accuracy', ours.std)}"
+        return [experiment, "0", NONE, NONE, "not yet run", told, NONE]
     inside = FigureRow(published, ours).inside if published else NONE
-    precisions = count_precisions(chosen[experiment].values())
-    return [experiment, str(ours.n), precisions, accuracy, told, inside]
+    keys = chosen[experiment].values()
+    how = count_precisions(keys), count_devices(keys)
+    return [experiment, str(ours.n), *how, _mean_and_std(ours), told, inside]
+
+
+def sample_text(accuracies: Sequence[float]) -> str:
+    """Return `99.16 ± 0.03`, mean and standard deviation in per cent."""
+    return _mean_and_std(describe(accuracies))
+
+
+def _mean_and_std(accuracies: Sample) -> str:
+    mean, std = (number("accuracy", figure) for figure in (accuracies.mean, accuracies.std))
+    return mean if accuracies.std is None else f"{mean} ± {std}"
 
 
 def count_precisions(keys: Iterable[RunKey]) -> str:
-    """`fp32`, or `3 fp32, 2 bf16`."""
+    """Return `fp32`, or `3 fp32, 2 bf16`."""
     counts = Counter(key.precision for key in keys)
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{counts[precision]} {precision}" for precision in sorted(counts)[::-1])
+
+
+def count_devices(keys: Iterable[RunKey]) -> str:
+    """Return `NVIDIA H200`, or `1 on AMD EPYC, 1 thread; 4 on NVIDIA H200`."""
+    counts = Counter(key.device for key in keys)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{counts[device]} on {device}" for device in sorted(counts))
 
 
 # --- Time -------------------------------------------------------------------------------------
@@ -146,7 +165,7 @@ class TimeRow:
 def time_rows(evidence: Evidence) -> list[TimeRow]:
     groups: dict[tuple[str, str, str], list[float]] = {}
     timed = [key for key in evidence.runs if evidence.runs[key]["seconds_per_epoch"]]
-    for key in sorted(timed, key=by_experiment):
+    for key in sorted(timed, key=by_machine):
         group = groups.setdefault((key.experiment, key.device, key.precision), [])
         group.append(value(evidence, key, "seconds_per_epoch"))
     return [TimeRow(*k, len(v), statistics.median(v)) for k, v in groups.items()]
@@ -156,12 +175,17 @@ def time_table(rows: Sequence[TimeRow]) -> str:
     header = ("experiment", "machine", "precision", "runs", "ours, s", "published, s")
     cells = [
         [
-            *(row.experiment, row.device, row.precision, str(row.runs), f"{row.seconds:.1f}"),
+            *(row.experiment, row.device, row.precision, str(row.runs), _seconds(row.seconds)),
             str(SECONDS_PER_EPOCH.get(row.experiment, NONE)),
         ]
         for row in rows
     ]
     return table(header, cells, text_columns=3)
+
+
+def _seconds(value: float) -> str:
+    """Return seconds to the tenth, and of short epochs three digits or so."""
+    return f"{value:.{1 if value >= 10 else 2 if value >= 1 else 3}f}"
 
 
 # --- The same as CSV --------------------------------------------------------------------------

@@ -1,0 +1,61 @@
+"""RMSprop as Keras 3 computes it."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mnist_bench.optimizers.state import buffers, evaluate, with_gradients, with_penalty
+
+
+class Keras3RMSprop(torch.optim.Optimizer):
+    """RMSprop as Keras 3 computes it: divided by √(v + eps), where PyTorch divides by √v + eps.
+
+    The two part where √v is below √eps: the steps of this form are shorter there, in the limit
+    √eps times as long. With momentum, the steps that are kept keep the learning rate they had.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float | Tensor,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        weight_decay: float,
+    ):
+        settings = {
+            "lr": lr,
+            "alpha": alpha,
+            "eps": eps,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, settings)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        loss = evaluate(closure)
+        for group in self.param_groups:
+            weights, gradients = with_gradients(group)
+            if weights:
+                self._step(group, weights, gradients)
+        return loss
+
+    def _step(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]) -> None:
+        gradients = with_penalty(gradients, weights, group["weight_decay"])
+        alpha, squares = group["alpha"], buffers(self.state, "square_avg", weights)
+        torch._foreach_mul_(squares, alpha)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - alpha)
+        divisors = torch._foreach_add(squares, group["eps"])
+        torch._foreach_sqrt_(divisors)
+        updates = torch._foreach_div(gradients, divisors)
+        torch._foreach_mul_(updates, group["lr"])
+        if group["momentum"] > 0:
+            momenta = buffers(self.state, "momentum_buffer", weights)
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_add_(momenta, updates)
+            torch._foreach_sub_(weights, momenta)
+        else:
+            torch._foreach_sub_(weights, updates)
