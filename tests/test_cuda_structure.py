@@ -94,7 +94,8 @@ class Trainer:
         overrides = (
             *overrides,
             *("trainer.gpus=1", f"trainer.epochs={EPOCHS}", f"data.limit={IMAGES}"),
-            "trainer.refresh_seconds=1000",  # a refresh waits for the device
+            # The screen's refreshes wait for the device, and so does the thread that saves.
+            *("trainer.refresh_seconds=1000", "trainer.save_every=0"),
         )
         done = subprocess.run(
             [sys.executable, script, *overrides, f"hydra.run.dir={run}"],
