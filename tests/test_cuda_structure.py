@@ -92,10 +92,10 @@ class Trainer:
         """Train over the stand-in as a user would, in a folder of this name."""
         run, report = self.folder / name, self.folder / f"{name}.json"
         overrides = (
-            *overrides,
             *("trainer.gpus=1", f"trainer.epochs={EPOCHS}", f"data.limit={IMAGES}"),
             # The screen's refreshes wait for the device, and so does the thread that saves.
             *("trainer.refresh_seconds=1000", "trainer.save_every=0"),
+            *overrides,
         )
         done = subprocess.run(
             [sys.executable, script, *overrides, f"hydra.run.dir={run}"],
@@ -208,14 +208,16 @@ def test_a_step_that_waits_falls_back_and_goes_on_with_the_same_random_numbers(
     planted = trainer.train("planted", *recipe, script=script)
     plain = trainer.train("plain", *recipe, "trainer.cuda_graphs=false")
     captured = trainer.train("captured", *recipe)
+    once = trainer.train("once", *recipe, "trainer.epochs=1")
     assert planted.graph_launches() == plain.graph_launches() == []
     assert "cudaStreamSynchronize of a captured stream" in planted.forbidden()
     reason = "operation not permitted when stream is capturing"
     told = [line for line in planted.output.splitlines() if "without a CUDA graph" in line]
     assert len(told) == 1 and reason in told[0], planted.output
     assert planted.summary["status"] == "completed"
-    assert plain.generator["offset"] > 0
     assert planted.generator == plain.generator == captured.generator
+    # Each epoch draws as many, and warming up none.
+    assert plain.generator["offset"] == EPOCHS * once.generator["offset"] > 0
 
 
 CAPTURES = """
