@@ -271,7 +271,7 @@ for work in (joined, unjoined, waiting, waiting_for_others, copying, escaping):
             work()
     except RuntimeError as error:
         said = str(error.__context__ or error).splitlines()[0]
-    torch.cuda.set_stream(default)  # PyTorch before 2.12 leaves the capture's
+    torch.cuda.set_stream(default)  # PyTorch 2.11 leaves the capture's
     forbidden = [record.name for record in stand_in.records() if record.kind == "forbidden"]
     found[work.__name__] = [said, forbidden]
 print(json.dumps(found))
