@@ -64,29 +64,30 @@ def install() -> None:
     import convolutions
 
     convolutions.install()
-    _compare_scalars_on_the_host()
+    _compare_on_the_host()
     # Taken out of the environment: the report is of this process, not of those that it starts.
     path = os.environ.pop("CUDA_STAND_IN_REPORT", None)
     atexit.register(_report, None if path is None else Path(path), os.getpid())
 
 
-def _compare_scalars_on_the_host() -> None:
-    """Compare a single number on the device as the zero that reading it gives.
+def _compare_on_the_host() -> None:
+    """Compare what is on the device as the zeros that reading it gives.
 
-    PyTorch's optimizers check learning rates so, and the kernel that does nothing would make even
-    0 <= 0 false.
+    PyTorch's optimizers check learning rates so, tests compare tensors, and the kernel that does
+    nothing would make even 0 <= 0 false.
     """
 
-    def on_host(method: Any) -> Any:
-        def compare(self: torch.Tensor, other: Any) -> Any:
-            if self.is_cuda and self.ndim == 0 and not capture():
-                self = self.cpu()
-            return method(self, other)
+    def on_host(compare: Any, any_shape: bool) -> Any:
+        def compare_zeros(one: torch.Tensor, other: Any) -> Any:
+            if one.is_cuda and not capture() and (any_shape or one.ndim == 0):
+                one, other = one.cpu(), other.cpu() if isinstance(other, torch.Tensor) else other
+            return compare(one, other)
 
-        return compare
+        return compare_zeros
 
     for name in ("__lt__", "__le__", "__gt__", "__ge__"):
-        setattr(torch.Tensor, name, on_host(getattr(torch.Tensor, name)))
+        setattr(torch.Tensor, name, on_host(getattr(torch.Tensor, name), any_shape=False))
+    torch.equal = on_host(torch.equal, any_shape=True)
 
 
 def _report(path: Path | None, process: int) -> None:
