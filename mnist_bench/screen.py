@@ -88,7 +88,9 @@ def complain(sentence: str) -> None:
 class Bar:
     def __init__(self, progress: Progress, epochs: int, steps: int):
         self.progress, self.epochs, self.steps = progress, epochs, steps
-        self.task = progress.add_task("", total=steps, epoch=1, epochs=epochs, figures="")
+        start = {"epoch": 1, "epochs": epochs, "figures": "warming up"}
+        self.task = progress.add_task("", total=steps, **start)
+        progress.refresh()
 
     def show(self, glance: Glance) -> None:
         steps_left = (self.epochs - glance.epoch + 1) * self.steps - glance.step

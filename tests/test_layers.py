@@ -1,11 +1,13 @@
 """Our layers on a CPU against PyTorch's, in float64 and in the precisions of training."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_bench.config import TrainConfig
 from mnist_bench.data.images import Images
@@ -161,6 +163,38 @@ def test_a_convolution_is_pytorchs_however_it_is_computed(
         ours, torch.autograd.grad(exact, sources, grad.double()), strict=True
     ):
         assert relative_error(found, expected) < tolerance
+
+
+class Operations(TorchDispatchMode):
+    """What PyTorch is asked to compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("centre_tap", "convolutions"), [(True, 1), (False, 2)])
+def test_maps_of_one_pixel_are_multiplied_on_every_device(
+    monkeypatch: pytest.MonkeyPatch, centre_tap: bool, convolutions: int
+) -> None:
+    """Seen on `meta`, which goes the way of CUDA; the first layer has maps of 2 x 2."""
+    monkeypatch.setattr(Conv2d, "centre_tap", centre_tap)
+    with torch.device("meta"):
+        layers = Features(
+            OrderedDict(
+                conv1=Conv2d(8, 8, 3, 1, "same"),
+                pool1=MaxPool2d(),
+                conv2=Conv2d(8, 4, 3, 1, "same"),
+            )
+        )
+        with Operations() as operations:
+            output = layers(torch.zeros(5, 8, 2, 2))
+    assert output.shape == (5, 4, 1, 1)
+    assert operations.names.count("convolution") == convolutions
 
 
 @pytest.mark.parametrize("channels", [7, 16, 32])
