@@ -30,6 +30,7 @@ from mnist_bench.data.images import Images
 from mnist_bench.data.splits import epoch_order, split_images
 from mnist_bench.errors import ConfigError
 from mnist_bench.graphs import Stepper
+from mnist_bench.optimizers.state import restore_state
 from mnist_bench.placement import Placement, find_placement, keep_freed_memory
 from mnist_bench.prepare import read_images
 from mnist_bench.records import provenance
@@ -89,9 +90,7 @@ def begin_anew(learner: Learner, fresh: Learner) -> None:
     if learner.average is not None:
         learner.average.begin_anew(fresh.network)
     learner.steps = 0
-    for state in learner.optimizer.state.values():
-        for value in state.values():
-            value.zero_()
+    restore_state(learner.optimizer, {})
 
 
 class Study:
