@@ -5,7 +5,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ from mnist_bench.config import TrainConfig
 from mnist_bench.optimizers import build_optimizer
 from mnist_bench.optimizers.adam import KerasAdam
 from mnist_bench.optimizers.muon import orthogonalise
+from mnist_bench.optimizers.rmsprop import FusedRMSprop
 
 Compose = Callable[..., TrainConfig]
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
@@ -338,17 +339,27 @@ def test_keras_adam_on_the_device_is_keras_adam(fused: bool) -> None:
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-7)
 
 
-def test_fused_keras_adam_undoes_a_scale_and_leaves_out_what_overflowed() -> None:
-    """As a GradScaler asks of it, by tensors that no host looks at."""
+@pytest.mark.parametrize(
+    "build",
+    [
+        partial(KerasAdam, eps=1e-7, lr=torch.tensor(1e-2), fused=True, capturable=True),
+        partial(FusedRMSprop, lr=torch.tensor(1e-2), capturable=True),
+    ],
+    ids=["keras_adam", "rmsprop"],
+)
+def test_fused_steps_undo_a_scale_and_leave_out_what_overflowed(
+    build: Callable[..., torch.optim.Optimizer],
+) -> None:
+    """As a GradScaler asks of them, by tensors that no host looks at."""
     rows, scale = torch.randn(9, 7, generator=torch.Generator().manual_seed(0)), 1024.0
     overflowed = torch.full((7,), torch.inf)
-    plain = [(row, 1.0) for row in rows]
+    plain = [(row.clone(), 1.0) for row in rows]
     scaled = [(row * scale, scale) for row in rows]
     scaled.insert(3, (overflowed, scale))
     found = []
     for steps in (plain, scaled):
         weight = nn.Parameter(torch.linspace(-1, 1, 7))
-        optimizer = KerasAdam([weight], 1e-7, lr=torch.tensor(1e-2), fused=True, capturable=True)
+        optimizer = build([weight])
         for gradient, by in steps:
             weight.grad = gradient
             optimizer.grad_scale = torch.tensor(by)
@@ -359,58 +370,75 @@ def test_fused_keras_adam_undoes_a_scale_and_leaves_out_what_overflowed() -> Non
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-7)
 
 
-FUSED_STEPS = """
-import sys, torch
-from mnist_bench.optimizers.fused import Adadelta, RMSprop
-given = torch.load(sys.argv[1])
-for name, (kind, settings) in {
-    "rmsprop": (RMSprop, {"alpha": 0.9, "eps": 1e-7, "weight_decay": 0.01}),
-    "adadelta": (Adadelta, {"rho": 0.95, "eps": 1e-7, "weight_decay": 0.01}),
-}.items():
-    weights = [torch.nn.Parameter(w.clone()) for w in given["weights"]]
-    optimizer = kind(weights, lr=torch.tensor(0.01), capturable=True, **settings)
-    for gradients in given["gradients"]:
-        for weight, gradient in zip(weights, gradients):
-            weight.grad = gradient
-        optimizer.step()
-    given[name] = [w.detach() for w in weights], optimizer.state_dict()["state"]
-torch.save(given, sys.argv[1])
-"""
-
-
-@pytest.mark.skipif(find_spec("triton") is None, reason="PyTorch without CUDA has no Triton")
-def test_fused_steps_are_those_of_pytorchs_classes(tmp_path: Path) -> None:
-    """By Triton's interpreter, on the CPU; against torch.optim in float64.
+def fused_problem() -> tuple[list[Tensor], list[list[Tensor]]]:
+    """Weights, and gradients of some steps.
 
     One weight fills several blocks of a kernel, and one lies in memory in another order than the
     gradient that it is given.
     """
     torch.manual_seed(0)
     weights = [torch.randn(3000), torch.randn(8, 4, 3, 3).to(memory_format=torch.channels_last)]
-    gradients = [[torch.randn(3000), torch.randn(8, 4, 3, 3)] for _ in range(5)]
+    return weights, [[torch.randn(3000), torch.randn(8, 4, 3, 3)] for _ in range(5)]
+
+
+def assert_steps_of(
+    expected: Callable[..., torch.optim.Optimizer],
+    found: Sequence[Tensor],
+    state: dict[int, dict[str, Tensor]],
+) -> None:
+    """The weights and the state after these steps are those of a class of PyTorch's in float64."""
+    weights, gradients = fused_problem()
+    parameters = [nn.Parameter(w.double()) for w in weights]
+    optimizer = expected(parameters, lr=0.01, eps=1e-7, weight_decay=0.01)
+    for step in gradients:
+        for weight, gradient in zip(parameters, step, strict=True):
+            weight.grad = gradient.double()
+        optimizer.step()
+    for ours, theirs in zip(found, parameters, strict=True):
+        torch.testing.assert_close(ours, theirs.detach().float(), rtol=1e-5, atol=1e-6)
+    exact = optimizer.state_dict()["state"]
+    for ours, theirs in zip(state.values(), exact.values(), strict=True):
+        assert ours.keys() == theirs.keys() and ours["step"] == 5
+        for key in ours.keys() - {"step"}:
+            torch.testing.assert_close(ours[key], theirs[key].float(), rtol=1e-5, atol=1e-7)
+
+
+def test_fused_rmsprop_is_pytorchs() -> None:
+    weights, gradients = fused_problem()
+    parameters = [nn.Parameter(w) for w in weights]
+    settings = {"alpha": 0.9, "eps": 1e-7, "weight_decay": 0.01}
+    optimizer = FusedRMSprop(parameters, lr=torch.tensor(0.01), capturable=True, **settings)
+    for step in gradients:
+        for weight, gradient in zip(parameters, step, strict=True):
+            weight.grad = gradient
+        optimizer.step()
+    found = [p.detach() for p in parameters]
+    assert_steps_of(partial(torch.optim.RMSprop, alpha=0.9), found, optimizer.state_dict()["state"])
+
+
+FUSED_ADADELTA = """
+import sys, torch
+from mnist_bench.optimizers.adadelta import Adadelta
+weights, steps = torch.load(sys.argv[1])
+weights = [torch.nn.Parameter(w) for w in weights]
+settings = {"rho": 0.95, "eps": 1e-7, "weight_decay": 0.01}
+optimizer = Adadelta(weights, lr=torch.tensor(0.01), capturable=True, **settings)
+for gradients in steps:
+    for weight, gradient in zip(weights, gradients):
+        weight.grad = gradient
+    optimizer.step()
+torch.save(([w.detach() for w in weights], optimizer.state_dict()["state"]), sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="PyTorch without CUDA has no Triton")
+def test_fused_adadelta_is_pytorchs(tmp_path: Path) -> None:
+    """By Triton's interpreter, on the CPU."""
     file = tmp_path / "steps.pt"
-    torch.save({"weights": weights, "gradients": gradients}, file)
+    torch.save(fused_problem(), file)
     interpreted = {**os.environ, "TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, "-c", FUSED_STEPS, str(file)], env=interpreted, check=True)
-    found = torch.load(file)
-    for name, build in {
-        "rmsprop": partial(torch.optim.RMSprop, alpha=0.9),
-        "adadelta": partial(torch.optim.Adadelta, rho=0.95),
-    }.items():
-        expected = [nn.Parameter(w.double()) for w in weights]
-        optimizer = build(expected, lr=0.01, eps=1e-7, weight_decay=0.01)
-        for step in gradients:
-            for weight, gradient in zip(expected, step, strict=True):
-                weight.grad = gradient.double()
-            optimizer.step()
-        ours, state = found[name]
-        theirs = optimizer.state_dict()["state"]
-        for one, other in zip(ours, expected, strict=True):
-            torch.testing.assert_close(one, other.detach().float(), rtol=1e-5, atol=1e-6)
-        for one, other in zip(state.values(), theirs.values(), strict=True):
-            assert one.keys() == other.keys() and one["step"] == 5
-            for key in one.keys() - {"step"}:
-                torch.testing.assert_close(one[key], other[key].float(), rtol=1e-5, atol=1e-7)
+    subprocess.run([sys.executable, "-c", FUSED_ADADELTA, str(file)], env=interpreted, check=True)
+    assert_steps_of(partial(torch.optim.Adadelta, rho=0.95), *torch.load(file))
 
 
 # --- Muon -------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """PyTorch's optimizers as configured, and what it lacks: two Keras forms, Muon, fused steps."""
 
 from collections.abc import Iterable
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from mnist_bench.config import (
 )
 from mnist_bench.optimizers.adam import Adam, KerasAdam
 from mnist_bench.optimizers.muon import Muon
-from mnist_bench.optimizers.rmsprop import Keras3RMSprop
+from mnist_bench.optimizers.rmsprop import FusedRMSprop, Keras3RMSprop
 
 
 def build_optimizer(
@@ -35,7 +34,7 @@ def build_optimizer(
     lr: float | Tensor = torch.tensor(config.lr, device=device) if on_cuda else config.lr
     shared: dict[str, Any] = {"lr": lr, "weight_decay": config.weight_decay}
     on_device = {"capturable": on_cuda}
-    ours = _fused_steps(device) if fused_on_device else None
+    fuses = on_cuda and fused_on_device
     match config:
         case AdamConfig(betas=betas, eps=eps, epsilon_hat=True):
             shared |= {"fused": True, "fused_on_device": fused_on_device}
@@ -53,15 +52,13 @@ def build_optimizer(
         case RMSpropConfig(alpha=alpha, eps=eps, momentum=momentum, eps_inside_sqrt=True):
             return Keras3RMSprop(parameters, alpha=alpha, eps=eps, momentum=momentum, **shared)
         case RMSpropConfig(alpha=alpha, eps=eps, momentum=momentum):
-            rmsprop = ours.RMSprop if ours and momentum == 0 else torch.optim.RMSprop
-            optimizer: torch.optim.Optimizer = rmsprop(
+            rmsprop = FusedRMSprop if fuses and momentum == 0 else torch.optim.RMSprop
+            return rmsprop(
                 parameters, alpha=alpha, eps=eps, momentum=momentum, **shared, **on_device
             )
-            return optimizer
         case AdadeltaConfig(rho=rho, eps=eps):
-            adadelta = ours.Adadelta if ours else torch.optim.Adadelta
-            optimizer = adadelta(parameters, rho=rho, eps=eps, **shared, **on_device)
-            return optimizer
+            adadelta = _find_adadelta(device) if fuses else torch.optim.Adadelta
+            return adadelta(parameters, rho=rho, eps=eps, **shared, **on_device)
         case MuonConfig(momentum=momentum, iterations=iterations, adam_lr_ratio=ratio):
             return Muon(
                 parameters,
@@ -76,12 +73,10 @@ def build_optimizer(
     raise AssertionError(f"no optimizer for {config}")
 
 
-def _fused_steps(device: torch.device) -> ModuleType | None:
-    """Return the module that has them, where there is CUDA and a Triton that works."""
-    if device.type != "cuda":
-        return None
+def _find_adadelta(device: torch.device) -> type[torch.optim.Adadelta]:
+    """Return the one with a kernel of its own, where Triton is there and works."""
     try:
-        from mnist_bench.optimizers import fused
+        from mnist_bench.optimizers import adadelta
     except ImportError:
-        return None
-    return fused if fused.works(device) else None
+        return torch.optim.Adadelta
+    return adadelta.Adadelta if adadelta.works(device) else torch.optim.Adadelta

@@ -7,12 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mnist_bench.optimizers.fused import (
+    NO_SCALING,
+    Scaling,
+    fused_step,
+    scaling_of,
+    take_back,
+)
 from mnist_bench.optimizers.state import (
     State,
     buffers,
     count_up,
     evaluate,
-    in_memory_order,
     with_gradients,
     with_penalty,
 )
@@ -124,17 +130,13 @@ class KerasAdam(Adam):
             return
         settings = group["lr"], group["betas"], group["epsilon_hat"]
         if self.fused_on_device:
-            # What a GradScaler leaves for kernels that undo its scale.
-            scaling = [getattr(self, name, None) for name in ("grad_scale", "found_inf")]
-            penalty = group["weight_decay"]
-            fused_keras_adam(weights, gradients, self.state, *settings, penalty, *scaling)
+            scaling = scaling_of(self)
+            fused_keras_adam(
+                weights, gradients, self.state, *settings, group["weight_decay"], scaling
+            )
         else:
             gradients = with_penalty(gradients, weights, group["weight_decay"])
             step_keras_adam(weights, gradients, self.state, *settings)
-
-
-# So many steps that Adam's corrections of its means, 1 - βᵗ, are 1.
-FOREVER = 1e9
 
 
 def fused_keras_adam(
@@ -145,36 +147,14 @@ def fused_keras_adam(
     betas: tuple[float, float],
     eps: float,
     weight_decay: float = 0.0,
-    grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
+    scaling: Scaling = NO_SCALING,
 ) -> None:
-    """Take Adam's step in Keras's form by PyTorch's fused kernel.
-
-    Without corrections of the means that kernel computes lr · m / (√v + eps), and Keras's
-    corrections are a factor on the rate. `weight_decay` is an L2 penalty; `grad_scale` and
-    `found_inf` (0-d float32) are a GradScaler's.
-    """
+    """Take Adam's step in Keras's form by one kernel; see `fused_step`."""
     counts = count_up(state, weights)
     rate = _keras_rate(lr, counts[0], betas)
-    torch._fused_adam_(
-        weights,
-        in_memory_order(weights, gradients),
-        buffers(state, "exp_avg", weights),
-        buffers(state, "exp_avg_sq", weights),
-        [],
-        [torch.full_like(counts[0], FOREVER)] * len(weights),
-        lr=rate,
-        beta1=betas[0],
-        beta2=betas[1],
-        weight_decay=weight_decay,
-        eps=eps,
-        amsgrad=False,
-        maximize=False,
-        grad_scale=grad_scale,
-        found_inf=found_inf,
-    )
-    if found_inf is not None:  # the kernel has left everything as it was
-        torch._foreach_sub_(counts, [found_inf] * len(counts))
+    names = ("exp_avg", "exp_avg_sq")
+    fused_step(weights, gradients, state, names, rate, betas, eps, weight_decay, scaling)
+    take_back(counts, scaling)
 
 
 def step_keras_adam(

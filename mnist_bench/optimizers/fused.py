@@ -1,109 +1,69 @@
-"""RMSprop and Adadelta by one kernel a weight, for CUDA: each number is read and written once.
+"""PyTorch's fused kernel for Adam, as the step of other optimizers on CUDA.
 
-PyTorch has such kernels for Adam, AdamW and SGD. Its RMSprop moves 52 bytes a weight where 20 would
-do, its Adadelta 116 where 28 would. Triton, which compiles them, comes with PyTorch for CUDA.
+It takes all weights at once and reads and writes each number once. Where its corrections of the
+means are 1 it computes w <- w - lr m / (√v + eps): Keras's form of Adam, whose corrections are a
+factor on the rate, and RMSprop, whose mean m is the gradient itself.
 """
 
-import warnings
-from collections.abc import Callable
-from functools import cache
-from typing import Any
-
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from mnist_bench.optimizers.state import (
-    buffers,
-    count_up,
-    evaluate,
-    in_memory_order,
-    with_gradients,
-)
+from mnist_bench.optimizers.state import State, buffers, in_memory_order
 
-BLOCK = 1024
+# So many steps that the corrections, 1 - βᵗ, are 1.
+FOREVER = 1e9
 
-
-class RMSprop(torch.optim.RMSprop):
-    """`torch.optim.RMSprop` without momentum.
-
-    v <- alpha v + (1 - alpha) g², w <- w - lr g / (√v + eps)
-    """
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            alpha = group["alpha"]
-            numbers = group["lr"], alpha, 1 - alpha, group["eps"], group["weight_decay"]
-            _step_each(_rmsprop, group, self.state, ["square_avg"], *numbers)
-        return loss
+# What a GradScaler leaves for kernels that undo its scale themselves: `grad_scale`, which gradients
+# are divided by, and `found_inf`, 1 if a step is to be left out. 0-d, float32.
+Scaling = dict[str, Tensor | None]
+NO_SCALING: Scaling = {"grad_scale": None, "found_inf": None}
 
 
-class Adadelta(torch.optim.Adadelta):
-    """`torch.optim.Adadelta`.
-
-    v <- rho v + (1 - rho) g², d = √(u + eps) / √(v + eps) g, u <- rho u + (1 - rho) d²,
-    w <- w - lr d
-    """
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            rho = group["rho"]
-            numbers = group["lr"], rho, 1 - rho, group["eps"], group["weight_decay"]
-            _step_each(_adadelta, group, self.state, ["square_avg", "acc_delta"], *numbers)
-        return loss
-
-
-def _step_each(
-    kernel: Any, group: dict[str, Any], state: Any, names: list[str], *numbers: Tensor | float
+def fused_step(
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    state: State,
+    names: tuple[str | None, str],
+    lr: Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    scaling: Scaling,
 ) -> None:
-    """Launch a kernel on each weight of a group, its gradient and its state of these names."""
-    weights, gradients = with_gradients(group)
-    count_up(state, weights)
-    kept = [buffers(state, name, weights) for name in names]
-    for tensors in zip(weights, in_memory_order(weights, gradients), *kept, strict=True):
-        count = tensors[0].numel()
-        kernel[(triton.cdiv(count, BLOCK),)](*tensors, *numbers, count, BLOCK=BLOCK)
+    """m <- β₁ m + (1 - β₁) g, v <- β₂ v + (1 - β₂) g², w <- w - lr m / (√v + eps), in place.
+
+    `names` are those of m and v in the optimizer's state. Without one for m, β₁ has to be 0 and the
+    gradients are m: they are read and written as themselves. `weight_decay` is an L2 penalty. All
+    tensors are float32 and on one device; lr has no dimension.
+    """
+    gradients = in_memory_order(weights, gradients)
+    mean, square = names
+    forever = torch.full((), FOREVER, device=weights[0].device)
+    torch._fused_adam_(
+        weights,
+        gradients,
+        gradients if mean is None else buffers(state, mean, weights),
+        buffers(state, square, weights),
+        [],
+        [forever] * len(weights),
+        lr=lr,
+        beta1=betas[0],
+        beta2=betas[1],
+        weight_decay=weight_decay,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+        **scaling,
+    )
 
 
-@cache
-def works(device: torch.device) -> bool:
-    """Return whether Triton compiles kernels here, and warn if it does not."""
-    weight = torch.nn.Parameter(torch.zeros(1, device=device))
-    weight.grad = torch.zeros_like(weight)
-    try:
-        RMSprop([weight], lr=torch.zeros((), device=device), capturable=True).step()
-    except Exception as error:  # of Triton, of the C compiler that it calls, of the driver
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        warnings.warn(f"Optimizers go on without kernels of ours: {reason}", stacklevel=2)
-        return False
-    return True
+def scaling_of(optimizer: torch.optim.Optimizer) -> Scaling:
+    """Return what a GradScaler has left with an optimizer for this step."""
+    return {name: getattr(optimizer, name, None) for name in NO_SCALING}
 
 
-@triton.jit
-def _rmsprop(w_, g_, v_, lr, alpha, one_less_alpha, eps, weight_decay, count, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < count
-    w = tl.load(w_ + at, inside)
-    g = tl.load(g_ + at, inside) + weight_decay * w
-    v = alpha * tl.load(v_ + at, inside) + one_less_alpha * g * g
-    tl.store(v_ + at, v, inside)
-    tl.store(w_ + at, w - tl.load(lr) * g / (tl.sqrt_rn(v) + eps), inside)
-
-
-@triton.jit
-def _adadelta(w_, g_, v_, u_, lr, rho, one_less_rho, eps, weight_decay, count, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < count
-    w = tl.load(w_ + at, inside)
-    g = tl.load(g_ + at, inside) + weight_decay * w
-    v = rho * tl.load(v_ + at, inside) + one_less_rho * g * g
-    u = tl.load(u_ + at, inside)
-    d = tl.sqrt_rn(u + eps) / tl.sqrt_rn(v + eps) * g
-    tl.store(v_ + at, v, inside)
-    tl.store(u_ + at, rho * u + one_less_rho * d * d, inside)
-    tl.store(w_ + at, w - tl.load(lr) * d, inside)
+def take_back(counts: list[Tensor], scaling: Scaling) -> None:
+    """Count a step that was left out no more."""
+    found_inf = scaling["found_inf"]
+    if found_inf is not None:
+        torch._foreach_sub_(counts, [found_inf] * len(counts))

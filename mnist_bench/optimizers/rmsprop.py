@@ -1,4 +1,4 @@
-"""RMSprop as Keras 3 computes it."""
+"""RMSprop by one kernel on CUDA, and as Keras 3 computes it."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -6,7 +6,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mnist_bench.optimizers.state import buffers, evaluate, with_gradients, with_penalty
+from mnist_bench.optimizers.fused import fused_step, scaling_of, take_back
+from mnist_bench.optimizers.state import (
+    buffers,
+    count_up,
+    evaluate,
+    with_gradients,
+    with_penalty,
+)
+
+
+class FusedRMSprop(torch.optim.RMSprop):
+    """`torch.optim.RMSprop` without momentum, in one kernel; its rate is a tensor.
+
+    PyTorch's own moves 52 bytes a weight, this one 24.
+    """
+
+    # Read by GradScaler: the kernel undoes its scale, and leaves out what overflowed.
+    _step_supports_amp_scaling = True
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        loss = evaluate(closure)
+        for group in self.param_groups:
+            weights, gradients = with_gradients(group)
+            if not weights:
+                continue
+            counts, scaling = count_up(self.state, weights), scaling_of(self)
+            settings = (0.0, group["alpha"]), group["eps"], group["weight_decay"]
+            names = (None, "square_avg")
+            fused_step(weights, gradients, self.state, names, group["lr"], *settings, scaling)
+            take_back(counts, scaling)
+        return loss
 
 
 class Keras3RMSprop(torch.optim.Optimizer):
