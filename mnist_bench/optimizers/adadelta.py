@@ -45,7 +45,9 @@ class Adadelta(torch.optim.Adadelta):
             gradients = in_memory_order(weights, gradients)
             for tensors in zip(weights, gradients, squares, deltas, strict=True):
                 count = tensors[0].numel()
-                _adadelta[(triton.cdiv(count, BLOCK),)](*tensors, *numbers, count, BLOCK=BLOCK)
+                launch = _adadelta[(triton.cdiv(count, BLOCK),)]
+                # Products are rounded before they are added to, as PyTorch's operations do.
+                launch(*tensors, *numbers, count, BLOCK=BLOCK, enable_fp_fusion=False)
         return loss
 
 
