@@ -129,6 +129,8 @@ class Stepper:
             and not self.recorder
         ):
             return 0.0
+        if learner.placement.device.type == "cuda" and learner.cuda_graphs and not self.recorder:
+            _warn(f"in fp16 {type(learner.optimizer).__name__} looks at gradients on the host")
         start = time.perf_counter()
         learner.network.train()
         with unchanged(learner, self.totals):
@@ -148,12 +150,15 @@ class Stepper:
             try:
                 self.graphs[size] = RecordedStep(batch_N, self.recorder.record(work))
             except RuntimeError as error:
-                reason = str(error).splitlines()[0]
-                warnings.warn(f"Training goes on without a CUDA graph: {reason}", stacklevel=3)
+                _warn(str(error).splitlines()[0])
                 self.recorder = None
 
     def _compute(self, batch_N: Tensor) -> None:
         self.learner.compute(self.images, self.totals, batch_N)
+
+
+def _warn(reason: str) -> None:
+    warnings.warn(f"Training goes on without a CUDA graph: {reason}", stacklevel=4)
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def find_device(folder: Path | None, planning: bool) -> tuple[str, Path]:
         for one in [folder] if folder else device_folders():
             if rows := read_rows(one):
                 return rows[-1].origin.device, one
-    sys.exit("PyTorch finds no CUDA device here, and all of this waits for one.")
+    sys.exit("PyTorch finds no CUDA device here, and all of this is measured on one.")
 
 
 def plan_lines(

@@ -72,7 +72,7 @@ class Turn:
         return rest if rest.keys else None
 
 
-NEW, BEFORE, FAILED = "no row yet", "a row of another commit", "failed"
+NEW, BEFORE, FAILED = "no row yet", "measured at another commit", "failed"
 
 
 def plan(parts: Sequence[Part], rows: Sequence[Row], origin: Origin) -> list[Turn]:
