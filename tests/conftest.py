@@ -8,6 +8,7 @@ import pytest
 import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from train_command import FIVE_EPOCHS, run_train
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # read when Keras is first imported
 
@@ -70,3 +71,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for suffix in SUFFIXES:
         save(model, folder / f"single{suffix}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) -> Path:
+    """The folder of a run of five epochs that was saved after each. Not to be written to."""
+    cwd = tmp_path_factory.mktemp("uninterrupted")
+    process = run_train(*FIVE_EPOCHS, "hydra.run.dir=run", cwd=cwd, data_root=mnist_root)
+    assert process.returncode == 0, process.stderr
+    return cwd / "run"

@@ -9,7 +9,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_command import (
     COMMAND,
-    FIVE_EPOCHS,
     QUICK,
     environment,
     read_summary,
@@ -19,14 +18,6 @@ from train_command import (
 )
 
 from mnist_bench.checkpoint import LAST, epochs_begun
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, mnist_root):
-    cwd = tmp_path_factory.mktemp("uninterrupted")
-    process = run_train(*FIVE_EPOCHS, "hydra.run.dir=run", cwd=cwd, data_root=mnist_root)
-    assert process.returncode == 0, process.stderr
-    return cwd / "run"
 
 
 def test_killed_in_epoch_3_and_resumed_is_the_same_run(tmp_path, mnist_root, uninterrupted):

@@ -55,32 +55,24 @@ def test_what_cannot_be_written_is_told(tmp_path):
     writer.close()
 
 
-@pytest.fixture(scope="module")
-def every_epoch(tmp_path_factory, mnist_root):
-    cwd = tmp_path_factory.mktemp("every_epoch")
-    process = run_train(*FIVE_EPOCHS, "hydra.run.dir=run", cwd=cwd, data_root=mnist_root)
-    assert process.returncode == 0, process.stderr
-    return cwd / "run"
-
-
-def test_a_run_that_saves_at_its_end_only_is_the_same_run(tmp_path, mnist_root, every_epoch):
+def test_a_run_that_saves_at_its_end_only_is_the_same_run(tmp_path, mnist_root, uninterrupted):
     settings = ("trainer.save_every=0", "hydra.run.dir=run")
     process = run_train(*FIVE_EPOCHS, *settings, cwd=tmp_path, data_root=mnist_root)
     assert process.returncode == 0, process.stderr
-    assert same_training(tmp_path / "run", every_epoch)
-    ours, theirs = (read_checkpoint(run / BEST) for run in (tmp_path / "run", every_epoch))
-    assert ours["epoch"] == theirs["epoch"] == read_summary(every_epoch)["best_epoch"]
+    assert same_training(tmp_path / "run", uninterrupted)
+    ours, theirs = (read_checkpoint(run / BEST) for run in (tmp_path / "run", uninterrupted))
+    assert ours["epoch"] == theirs["epoch"] == read_summary(uninterrupted)["best_epoch"]
     assert all(torch.equal(ours["network"][key], value) for key, value in theirs["network"].items())
 
 
-def test_stopped_before_its_end_it_is_saved_all_the_same(tmp_path, mnist_root, every_epoch):
+def test_stopped_before_its_end_it_is_saved_all_the_same(tmp_path, mnist_root, uninterrupted):
     status, output, _ = start_and_stop(signal.SIGTERM, tmp_path, mnist_root, "trainer.save_every=0")
     assert status == 128 + signal.SIGTERM
     assert "To go on: python train.py resume=run" in output
     assert read_checkpoint(tmp_path / "run" / BEST)["epoch"] == 2
     process = run_train("resume=run", cwd=tmp_path, data_root=mnist_root)
     assert process.returncode == 0, process.stderr
-    assert same_training(tmp_path / "run", every_epoch)
+    assert same_training(tmp_path / "run", uninterrupted)
 
 
 @pytest.fixture
