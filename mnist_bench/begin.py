@@ -48,14 +48,15 @@ class Run:
         """Copy the weights of the epoch that has just ended, which is the best one so far."""
         self.best, self.best_is_saved = copied(best_weights(self)), False
 
-    def checkpoints(self) -> dict[Path, Content]:
+    def checkpoints(self, whole: bool = False) -> dict[Path, Content]:
         """Return what has to be written, in this order, for the run to go on from here.
 
-        Killed in between, it goes on all the same: the first has what the second may lack.
+        Killed in between, it goes on all the same: the first has what the second may lack. Best
+        weights that were returned before are left out, unless it is to be the `whole`.
         """
         last = training_state(self.learner, self.position)
         files = {self.folder / LAST: last}
-        if self.best is not None and not self.best_is_saved:
+        if self.best is not None and (whole or not self.best_is_saved):
             if not self.stands_at_its_best():
                 last["best"] = self.best
             files[self.folder / BEST] = self.best

@@ -8,8 +8,10 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -32,48 +34,61 @@ PLACED = {"lr", "capturable", "foreach", "fused"}
 class CheckpointWriter:
     """Writes checkpoints while training goes on, one set after the other.
 
+    A set that could not be written is written with the next one, which is then waited for.
+
     Raises:
-        OSError: a file could not be written; from the next call of `write` or from `close`.
+        OSError: from `write`, a second set in a row could not be written; at the end, the last one.
     """
 
     def __init__(self, device: torch.device):
         self.device = device
         self.thread = ThreadPoolExecutor(1, "checkpoints")
         self.writing: Future[None] | None = None
+        self.files: dict[Path, Content] = {}  # the last set
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Wait until everything is written; what ends a training is told before what this does."""
+        self.thread.shutdown()
+        if self.writing is not None and error is None:
+            self.writing.result()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last set is known not to have been written."""
+        return self.writing is not None and self.writing.done() and bool(self.writing.exception())
 
     def write(self, files: Mapping[Path, Content]) -> None:
         """Copy what the files are to hold, where it is, and begin to write them in this order."""
-        self._wait()
-        contents = copied(dict(files))
+        failed = self.writing is not None and self.writing.exception() is not None  # waits for it
+        missed = self.files if failed else {}
+        self.files = missed | copied(dict(files))
         beside = None
         if self.device.type == "cuda":  # the next steps need not wait for the way to the host
             beside = torch.cuda.Stream(self.device)
             beside.wait_stream(torch.cuda.current_stream(self.device))
-        self.writing = self.thread.submit(_write_all, contents, beside)
-
-    def close(self) -> None:
-        """Wait until everything is written."""
-        try:
-            self._wait()
-        finally:
-            self.thread.shutdown()
-
-    def _wait(self) -> None:
-        writing, self.writing = self.writing, None
-        if writing is not None:
-            writing.result()
+        self.writing = self.thread.submit(_write_all, self.files, beside)
+        if failed:
+            self.writing.result()
 
 
 def _write_all(files: dict[Path, Content], stream: torch.cuda.Stream | None) -> None:
     with torch.cuda.stream(stream):
-        files = _mapped(files, Tensor.cpu)
+        files.update(_mapped(files, cache(Tensor.cpu)))  # the device's memory is free again
     for path, content in files.items():
         write_checkpoint(path, content)
 
 
 def copied(content: Any) -> Any:
-    """Return dicts and lists with their tensors copied, each where it is."""
-    return _mapped(content, lambda tensor: tensor.detach().clone())
+    """Return dicts and lists with their tensors copied, each once and where it is."""
+    return _mapped(content, cache(lambda tensor: tensor.detach().clone()))
 
 
 def _mapped(content: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -153,7 +153,7 @@ def record_ending(run: Run) -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        for path, content in run.checkpoints().items():
+        for path, content in run.checkpoints(whole=True).items():
             write_checkpoint(path, content)
         _tell_interrupted(run)
         raise SystemExit(128 + stop.signal_number) from None

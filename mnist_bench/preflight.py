@@ -112,6 +112,11 @@ def _adopt_run(config: DictConfig) -> None:
     folder = Path(config.resume)
     saved_path = folder / CONFIG
     saved = load_config(saved_path) if saved_path.is_file() else None
+    if seed := next(folder.glob(f"seed=*/{LAST}"), None):
+        raise ConfigError(
+            f"resume={folder} holds the runs of several seeds: give one of them, such as "
+            f"'resume=\"{seed.parents[1]}\"', in both kinds of quotes."
+        )
     if saved is None or not (folder / LAST).is_file():
         raise ConfigError(
             f"resume={folder} is not a run that can be resumed: it has no {LAST} "

@@ -41,9 +41,9 @@ def fit(run: Run) -> None:
     trainer, history = run.config.trainer, run.position.history
     steps = count_steps(len(run.splits.train), trainer.batch_size)
     with (
+        StopRequest() as stop,  # until all is written
         closing(Board(run.folder / "tensorboard", history)) as board,
-        closing(CheckpointWriter(run.placement.device)) as writer,
-        StopRequest() as stop,
+        CheckpointWriter(run.placement.device) as writer,
         run.screen.bar(trainer.epochs, steps) as bar,
     ):
         if not history and run.position.step == 0:
@@ -55,7 +55,8 @@ def fit(run: Run) -> None:
             if best:
                 run.keep_best()
             every = trainer.save_every
-            if record.epoch == trainer.epochs or (every and record.epoch % every == 0):
+            due = record.epoch == trainer.epochs or (every and record.epoch % every == 0)
+            if due or writer.has_failed:
                 writer.write(run.checkpoints())
             write_metrics(run.folder, history)
             board.show_epoch(record)

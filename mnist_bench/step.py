@@ -193,6 +193,10 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
     network = placement.place(ConvNet(config.model, splits.num_classes))
     steps = count_steps(len(splits.train), trainer.batch_size)
     images = trainer.epochs * len(splits.train)
+    compiled = None
+    if compiles(trainer, placement, network, images):
+        torch._dynamo.reset()  # which compiles no more than eight networks in a process
+        compiled = torch.compile(network)
     decay = trainer.ema_decay
     return Learner(
         network=network,
@@ -204,7 +208,7 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
         placement=placement,
         scaling=splits.scaling,
         batch_size=trainer.batch_size,
-        compiled=torch.compile(network) if compiles(trainer, placement, network, images) else None,
+        compiled=compiled,
         cuda_graphs=trainer.cuda_graphs,
         augmentation=build_augmentation(config.augmentation),
         average=None if decay is None else WeightAverage(network, decay),

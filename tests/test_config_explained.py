@@ -113,7 +113,7 @@ def explanation(compose: Compose, override: str) -> str:
         ("trainer.epochs=many", ["trainer.epochs=many", "Integer"]),
         ("trainer.epochs=1.5", ["trainer.epochs=1.5", "Integer"]),
         ("trainer.epochs=null", ["trainer.epochs=null"]),
-        ("trainer.compile=maybe", ["trainer.compile=maybe", "bool"]),
+        ("trainer.cuda_graphs=maybe", ["trainer.cuda_graphs=maybe", "bool"]),
         ("model.channels=32", ["model.channels=32"]),
         ("loss=mse", ["loss=mse", "cross_entropy, binary_cross_entropy"]),
         ("data.scaling=full", ["data.scaling=full", "unit, standardised, raw"]),

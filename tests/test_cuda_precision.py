@@ -147,6 +147,8 @@ def in_our_order(
 
 
 def assert_as_exact(ours: dict[str, float], theirs: dict[str, float], precision: str) -> None:
+    # One number, as the loss is, can be right by luck; it follows the logits.
+    theirs = {**theirs, "loss": max(theirs["loss"], theirs["logits"])}
     bad = {
         name: (error, theirs[name])
         for name, error in ours.items()

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +13,18 @@ from train_command import FIVE_EPOCHS, read_summary, run_train, same_training, s
 from mnist_bench import checkpoint
 from mnist_bench.begin import begin
 from mnist_bench.checkpoint import BEST, LAST, CheckpointWriter, read_checkpoint, write_checkpoint
+from mnist_bench.interrupt import Interrupted
 from mnist_bench.loop import EpochRecord
+
+CPU = torch.device("cpu")
 
 
 def test_a_checkpoint_holds_what_was_there_when_it_was_asked_for(tmp_path):
     weights = {"weight": torch.arange(4.0), "nested": [{"step": torch.tensor(1.0)}], "epoch": 3}
-    writer = CheckpointWriter(torch.device("cpu"))
-    writer.write({tmp_path / LAST: weights})
-    weights["weight"].zero_()
-    weights["nested"][0]["step"].zero_()
-    writer.close()
+    with CheckpointWriter(CPU) as writer:
+        writer.write({tmp_path / LAST: weights})
+        weights["weight"].zero_()
+        weights["nested"][0]["step"].zero_()
     found = read_checkpoint(tmp_path / LAST)
     assert torch.equal(found["weight"], torch.arange(4.0))
     assert found["nested"][0]["step"] == 1
@@ -37,22 +40,45 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
         write(path, content)
 
     monkeypatch.setattr(checkpoint, "write_checkpoint", write_when_the_disk_is_back)
-    writer = CheckpointWriter(torch.device("cpu"))
-    writer.write({tmp_path / LAST: {"epoch": 1}})
-    assert not (tmp_path / LAST).exists()
-    disk_is_back.set()
-    writer.write({tmp_path / LAST: {"epoch": 2}})
-    writer.close()
+    with CheckpointWriter(CPU) as writer:
+        writer.write({tmp_path / LAST: {"epoch": 1}})
+        assert not (tmp_path / LAST).exists()
+        disk_is_back.set()
+        writer.write({tmp_path / LAST: {"epoch": 2}})
     assert read_checkpoint(tmp_path / LAST)["epoch"] == 2
 
 
-def test_what_cannot_be_written_is_told(tmp_path):
+@pytest.mark.parametrize("sets", [1, 2])
+def test_what_cannot_be_written_is_told(tmp_path, sets):
+    """At the end, or when the next set cannot be written either."""
     (tmp_path / "checkpoints").write_text("a file, where a folder should be")
-    writer = CheckpointWriter(torch.device("cpu"))
-    writer.write({tmp_path / LAST: {"epoch": 1}})
-    with pytest.raises(OSError, match="checkpoints"):
+    begun = []
+    with pytest.raises(OSError, match="checkpoints"), CheckpointWriter(CPU) as writer:  # noqa: PT012
+        for epoch in range(sets):
+            begun.append(epoch)
+            writer.write({tmp_path / LAST: {"epoch": epoch}})
+        begun.append("the end")
+    assert begun == ([0, "the end"] if sets == 1 else [0, 1])
+
+
+def test_what_could_not_be_written_once_is_written_with_the_next(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file, where a folder should be")
+    with CheckpointWriter(CPU) as writer:
+        writer.write({tmp_path / LAST: {"epoch": 1}, tmp_path / BEST: {"epoch": 1}})
+        while not writer.has_failed:
+            time.sleep(0.01)
+        (tmp_path / "checkpoints").unlink()
         writer.write({tmp_path / LAST: {"epoch": 2}})
-    writer.close()
+        assert not writer.has_failed
+    assert read_checkpoint(tmp_path / LAST)["epoch"] == 2
+    assert read_checkpoint(tmp_path / BEST)["epoch"] == 1
+
+
+def test_what_ends_a_training_is_told_before_a_checkpoint_that_failed(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file, where a folder should be")
+    with pytest.raises(Interrupted), CheckpointWriter(CPU) as writer:  # noqa: PT012
+        writer.write({tmp_path / LAST: {"epoch": 1}})
+        raise Interrupted(signal.SIGTERM)
 
 
 def test_a_run_that_saves_at_its_end_only_is_the_same_run(tmp_path, mnist_root, uninterrupted):
@@ -122,3 +148,6 @@ def test_best_weights_are_written_once(run, tmp_path):
     assert "best" not in files[tmp_path / LAST]
     end_epoch(run, val_loss=0.2)
     assert set(run.checkpoints()) == {tmp_path / LAST}
+    whole = run.checkpoints(whole=True)  # as when it is stopped
+    assert set(whole) == {tmp_path / LAST, tmp_path / BEST}
+    assert whole[tmp_path / LAST]["best"]["epoch"] == 1

@@ -18,6 +18,8 @@ from benchmarks.step import ROOT, file_name_part
 from mnist_bench.screen import say
 
 RESULTS = ROOT / "benchmarks" / "results"
+# Options whose figures mean nothing.
+TRIAL = ("rounds", "round_seconds", "seeds", "override")
 # What a plan shows call by call; the rest is summed up.
 PLANNED_CALLS = 2
 # A call's own: to start, to write tables, to pack.
@@ -67,7 +69,11 @@ def parse() -> argparse.Namespace:
     trial.add_argument("--round-seconds", type=float, default=Settings.round_seconds)
     trial.add_argument("--seeds", type=int, default=Settings.seeds)
     trial.add_argument("--override", action="append", default=[], help="of every training")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    tried_out = [parser.get_default(name) != getattr(arguments, name) for name in TRIAL]
+    if any(tried_out) and arguments.folder is None:
+        parser.error("what is only tried out needs a FOLDER of its own")
+    return arguments
 
 
 def seconds_of(minutes: float) -> float:

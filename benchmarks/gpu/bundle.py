@@ -32,7 +32,10 @@ def main() -> None:
     parser.add_argument("requirements", nargs="*", help="such as hydra-core or h5py==3.16.0")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / "project.tar.gz").exists():
+            parser.error(f"{folder} is no bundle, and would be deleted: choose another folder")
+        shutil.rmtree(folder)
     folder.mkdir(parents=True)
     add_project(folder)
     add_mnist(folder / "mnist", Path(os.environ.get("MNIST_BENCH_DATA", ROOT / "data")))

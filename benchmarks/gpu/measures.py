@@ -177,11 +177,11 @@ def save(folder: Path, settings: Settings, key: Key) -> Figures:
 
 
 def accuracy(folder: Path, settings: Settings, key: Key) -> Figures:
-    """Train a network of the accuracy record, going on with what a call that ended has left."""
+    """Train a network of the accuracy record."""
     network, seed = key["network"], key["seed"]
     run = record_of_accuracy.run_folders(folder / "accuracy", network)[seed]
-    record_of_accuracy.train(network, seed, run, ["trainer.gpus=1", *settings.overrides])
-    return read_run(run)
+    of_run = ["experiment=accuracy", f"model={network}", f"seed={seed}"]
+    return train(run, [*of_run, *settings.overrides])
 
 
 def train(run: Path, arguments: Sequence[str]) -> Figures:
@@ -191,7 +191,7 @@ def train(run: Path, arguments: Sequence[str]) -> Figures:
     command = ["train.py", *arguments, "trainer.gpus=1", f'hydra.run.dir="{run}"']
     run_python(*command).check_returncode()
     seconds = time.perf_counter() - start
-    more = [one for one in arguments if not one.startswith(("experiment=", "seed="))]
+    more = [one for one in arguments if not one.startswith(("experiment=", "model=", "seed="))]
     return {"wall_seconds": seconds, **read_run(run), "settings": more}
 
 

@@ -80,9 +80,10 @@ def read_rows(folder: Path) -> list[Row]:
     rows = []
     whole, _, _ = path.read_text().rpartition("\n")
     for line in whole.splitlines():
-        if not line.startswith("{") or not line.endswith("}"):
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError:
             continue  # cut off, and followed by others since
-        found = json.loads(line)
         origin = Origin(*(found[name] for name in ("device", "torch", "python", "commit")))
         rows.append(
             Row(

@@ -13,6 +13,11 @@ mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 shift
 
+commit=$(cat "$bundle/commit")
+if [ -e "$folder/.unpacked" ] && [ "$(cat "$folder/.unpacked")" != "$commit" ]; then
+  echo "$folder holds commit $(cat "$folder/.unpacked"), and this is $commit: unpack into another folder." >&2
+  exit 2
+fi
 if [ ! -e "$folder/.unpacked" ]; then
   tar -xzf "$bundle/project.tar.gz" -C "$folder"
   cp -R "$bundle/results/." "$folder/benchmarks/results"
@@ -26,11 +31,11 @@ if [ ! -e "$folder/.unpacked" ]; then
       "$python" -m pip install --quiet --no-index --no-deps --target "$folder/packages" "$wheel"
     fi
   done
-  touch "$folder/.unpacked"
+  echo "$commit" > "$folder/.unpacked"
 fi
 
 export PYTHONPATH=$folder/packages${PYTHONPATH:+:$PYTHONPATH} MNIST_BENCH_DATA=$folder/data
 # What is unpacked is no checkout, even if it lies in one.
-export GIT_CEILING_DIRECTORIES=${folder%/*} GIT_COMMIT=$(cat "$bundle/commit")
+export GIT_CEILING_DIRECTORIES=${folder%/*} GIT_COMMIT=$commit
 cd "$folder"
 exec "$python" -m benchmarks.gpu "$@"
