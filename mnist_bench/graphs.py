@@ -152,6 +152,8 @@ class Stepper:
             except RuntimeError as error:
                 _warn(str(error).splitlines()[0])
                 self.recorder = None
+                # The step ended half way; a scaler takes its gradients for unscaled.
+                self.learner.scaler._per_optimizer_states.clear()
 
     def _compute(self, batch_N: Tensor) -> None:
         self.learner.compute(self.images, self.totals, batch_N)
@@ -193,8 +195,6 @@ def unchanged(learner: Learner, totals: Totals) -> Iterator[None]:
         restore_state(learner.optimizer, kept_state)
         if scaler:  # empty but in fp16
             learner.scaler.load_state_dict(scaler)
-            # What a step that failed half way had begun with its gradients.
-            learner.scaler._per_optimizer_states.clear()
         torch.set_rng_state(random)
         if random_on_device is not None:
             torch.cuda.set_rng_state(random_on_device, device)
