@@ -152,8 +152,9 @@ class Stepper:
             except RuntimeError as error:
                 _warn(str(error).splitlines()[0])
                 self.recorder = None
-                # The step ended half way; a scaler takes its gradients for unscaled.
-                self.learner.scaler._per_optimizer_states.clear()
+                if self.learner.scaler.is_enabled():
+                    # The step ended half way, and left its gradients marked as unscaled.
+                    self.learner.scaler._per_optimizer_states.clear()
 
     def _compute(self, batch_N: Tensor) -> None:
         self.learner.compute(self.images, self.totals, batch_N)
