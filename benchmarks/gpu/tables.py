@@ -5,21 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.gpu.rows import Origin, Row, label, read_rows
+from mnist_bench.reproduction.published import SECONDS_PER_EPOCH
 
 Table = list[str]
-
-# Seconds per epoch that were published with the recipes of conf/experiment/, which name their
-# sources: vgg16 on one GPU, mnist_cnn on a CPU, the others on what is not said.
-PUBLISHED_SECONDS = {
-    "vgg16": 15,
-    "conv3_dense7744": 68,
-    "mnist_cnn": 136,
-    "cnn3x3": 5,
-    "cnn5x5_single": 2,
-    "wide3x3": 20,
-    "wide3x5_bn": 21,
-    "wide5x7_bn": 20,
-}
 
 
 def write_tables(folder: Path) -> Path:
@@ -135,7 +123,7 @@ def trainings(rows: Sequence[Row]) -> Table:
     cells = []
     for row in rows:
         name, figures = row.key["experiment"], row.figures
-        published = PUBLISHED_SECONDS.get(name)
+        published = SECONDS_PER_EPOCH.get(name)
         line = [f"`{name}`", str(figures["epochs"]), figure(figures.get("train_seconds"))]
         line += [figure(figures.get("warm_up_seconds")), figure(figures["first_epoch_seconds"])]
         line += [figure(figures["later_epoch_seconds"], 3)]
