@@ -11,17 +11,17 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_bench.config import register_schemas, to_config
+from mnist_bench.config.explain import explain
+from mnist_bench.config.schema import register_schemas, to_config
 from mnist_bench.errors import BenchError
-from mnist_bench.hydra_errors import explain
 
 register_schemas()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(composed: DictConfig) -> None:
-    from mnist_bench.run import run  # PyTorch: seconds that --help need not wait for
-    from mnist_bench.screen import complain
+    from mnist_bench.loggers.console import complain
+    from mnist_bench.runs.run import run  # PyTorch: seconds that --help need not wait for
 
     job = HydraConfig.get()
     try:

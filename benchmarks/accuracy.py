@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from benchmarks.step import ROOT, file_name_part
-from mnist_bench.checkpoint import LAST
-from mnist_bench.records import PREDICTIONS, provenance, read_summary
-from mnist_bench.screen import say
+from mnist_bench.loggers.console import say
+from mnist_bench.runs.checkpoint import LAST
+from mnist_bench.runs.records import PREDICTIONS, provenance, read_summary
 
 MODELS = ["simple3x3", "simple5x5", "simple7x7"]
 SEEDS = 10

@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.step import in_plain_layers
-from mnist_bench.compose import compose
-from mnist_bench.config import TrainConfig, to_config
+from mnist_bench.config.compose import compose
+from mnist_bench.config.schema import TrainConfig, to_config
 from mnist_bench.data.splits import Splits
-from mnist_bench.graphs import Stepper
-from mnist_bench.keras.layers import to_keras
+from mnist_bench.exchange.keras.layers import to_keras
 from mnist_bench.models import ConvNet
-from mnist_bench.placement import find_placement, keep_freed_memory
-from mnist_bench.prepare import prepare
-from mnist_bench.step import build_learner
+from mnist_bench.runs.prepare import prepare
+from mnist_bench.training.device import find_placement, keep_freed_memory
+from mnist_bench.training.graphs import Stepper
+from mnist_bench.training.learner import build_learner
 
 # Trains so many steps and returns the seconds.
 Train = Callable[[int], float]

@@ -1,6 +1,6 @@
 """What our layers save on a CPU: `python -m benchmarks.layers [--write]`.
 
-Each published layer that `mnist_bench/models/` computes in another way, forward and backward,
+Each published layer that `mnist_bench/kernels/` computes in another way, forward and backward,
 beside PyTorch's own in channels_last; and some that are left to PyTorch, to show why. Last, the
 same steps with and without `keep_freed_memory`. Rounds of the contenders alternate; times are
 medians, ratios medians over the rounds' own ratios.
@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.step import ROOT, device_name, file_name_part
-from mnist_bench.models.amx import amx_conv2d
-from mnist_bench.models.amx_linear import MAX_IMAGES, amx_linear, amx_linear_serves
-from mnist_bench.models.convnet import IMAGE_SIZE
-from mnist_bench.models.direct import direct_conv2d
-from mnist_bench.models.dropout import Dropout
-from mnist_bench.models.epilogue import NO_EPILOGUE, Epilogue
-from mnist_bench.models.fourier import fourier_conv2d
-from mnist_bench.models.layers import (
+from mnist_bench.kernels.amx import amx_conv2d
+from mnist_bench.kernels.amx_linear import MAX_IMAGES, amx_linear, amx_linear_serves
+from mnist_bench.kernels.direct import direct_conv2d
+from mnist_bench.kernels.dropout import Dropout
+from mnist_bench.kernels.epilogue import NO_EPILOGUE, Epilogue
+from mnist_bench.kernels.fourier import fourier_conv2d
+from mnist_bench.kernels.layers import (
     MKL_IS_FASTER,
     Conv2d,
     MaxPool2d,
@@ -35,10 +34,11 @@ from mnist_bench.models.layers import (
     prefers_fourier,
     prefers_winograd,
 )
-from mnist_bench.models.winograd import winograd_conv2d, winograd_serves
-from mnist_bench.placement import keep_freed_memory
-from mnist_bench.records import provenance
-from mnist_bench.screen import say
+from mnist_bench.kernels.winograd import winograd_conv2d, winograd_serves
+from mnist_bench.loggers.console import say
+from mnist_bench.models.convnet import IMAGE_SIZE
+from mnist_bench.runs.records import provenance
+from mnist_bench.training.device import keep_freed_memory
 
 ROUNDS = 7
 BATCH_SIZE = 128

@@ -24,18 +24,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.step import ROOT, file_name_part
-from mnist_bench.compose import compose
-from mnist_bench.config import TrainConfig, to_config
+from mnist_bench.config.compose import compose
+from mnist_bench.config.schema import TrainConfig, to_config
 from mnist_bench.data.images import Images
 from mnist_bench.data.splits import epoch_order, split_images
 from mnist_bench.errors import ConfigError
-from mnist_bench.graphs import Stepper
-from mnist_bench.optimizers.state import restore_state
-from mnist_bench.placement import Placement, find_placement, keep_freed_memory
-from mnist_bench.prepare import read_images
-from mnist_bench.records import provenance
-from mnist_bench.screen import say
-from mnist_bench.step import Learner, batch_sizes, build_learner, count_steps
+from mnist_bench.loggers.console import say
+from mnist_bench.runs.prepare import read_images
+from mnist_bench.runs.records import provenance
+from mnist_bench.training.device import Placement, find_placement, keep_freed_memory
+from mnist_bench.training.graphs import Stepper
+from mnist_bench.training.learner import Learner, batch_sizes, build_learner, count_steps
+from mnist_bench.training.optimizers.state import restore_state
 
 # Trains with a seed; returns what tells the logits of uint8 images (N, H, W).
 Contender = Callable[[int], Callable[[Tensor], Tensor]]

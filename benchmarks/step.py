@@ -24,16 +24,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnist_bench.compose import CONF, compose
-from mnist_bench.config import TrainConfig, to_config
+from mnist_bench.config.compose import CONF, compose
+from mnist_bench.config.schema import TrainConfig, to_config
 from mnist_bench.data.splits import Splits
-from mnist_bench.graphs import Stepper
+from mnist_bench.loggers.console import say
 from mnist_bench.models import ConvNet
-from mnist_bench.placement import Placement, find_placement, keep_freed_memory
-from mnist_bench.prepare import Prepared, prepare
-from mnist_bench.records import provenance
-from mnist_bench.screen import say
-from mnist_bench.step import build_learner
+from mnist_bench.runs.prepare import Prepared, prepare
+from mnist_bench.runs.records import provenance
+from mnist_bench.training.device import Placement, find_placement, keep_freed_memory
+from mnist_bench.training.graphs import Stepper
+from mnist_bench.training.learner import build_learner
 
 ROOT = Path(__file__).parents[1]
 # The published networks: those that have a recipe of their own name.

@@ -30,12 +30,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.step import MODELS, ROOT, device_name, file_name_part, in_plain_layers
-from mnist_bench.compose import compose
-from mnist_bench.config import to_config
+from mnist_bench.config.compose import compose
+from mnist_bench.config.schema import to_config
+from mnist_bench.loggers.console import say
 from mnist_bench.models import ConvNet
-from mnist_bench.placement import find_placement
-from mnist_bench.records import provenance
-from mnist_bench.screen import say
+from mnist_bench.runs.records import provenance
+from mnist_bench.training.device import find_placement
 
 ROUNDS = 5
 ROUND_SECONDS = 1.0

@@ -1,7 +1,10 @@
 """Train and compare image classifiers on MNIST-like data.
 
-The path of a digit: `config` → `data` → `models` → `step` → `loop` → `records` → `tensorboard`.
-A module imports only what stands before it.
+Data and models are trained; a run records it; launch starts runs; analysis reads them; kernels make
+a CPU fast and may be ignored. Each room imports only from those before it:
+
+`errors` → `config`, `kernels` → `data`, `models` → `training` → `loggers` → `runs` → `analysis` →
+`launch`, `exchange` → `reproduction` → `cli`
 """
 
 __version__ = "0.1.0"

@@ -8,11 +8,12 @@ import pytest
 import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from train_command import FIVE_EPOCHS, run_train
+
+from tests.support.train_command import FIVE_EPOCHS, run_train
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # read when Keras is first imported
 
-from mnist_bench.config import TrainConfig, register_schemas, to_config
+from mnist_bench.config.schema import TrainConfig, register_schemas, to_config
 from mnist_bench.data.datasets import MNIST, find_dataset
 from mnist_bench.data.fetch import ensure_files
 from mnist_bench.data.images import Images, load_images
@@ -63,8 +64,8 @@ def compose() -> Callable[..., TrainConfig]:
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one cnn5x5_single of Keras in every format: single.keras, single.h5, ..."""
-    import keras_reference  # loads Keras, which takes seconds
-    from keras_files import SUFFIXES, save
+    from tests.support import keras_reference  # loads Keras, which takes seconds
+    from tests.support.keras_files import SUFFIXES, save
 
     folder = tmp_path_factory.mktemp("saved")
     model = keras_reference.trained_reference("cnn5x5_single", seed=3)

@@ -15,7 +15,7 @@ from benchmarks.gpu.rows import FILE, Origin, Row, read_rows
 from benchmarks.gpu.schedule import Part, Turn, calls, plan, run
 from benchmarks.gpu.tables import write_tables
 from benchmarks.step import ROOT, file_name_part
-from mnist_bench.screen import say
+from mnist_bench.loggers.console import say
 
 RESULTS = ROOT / "benchmarks" / "results"
 # Options whose figures mean nothing.

@@ -20,7 +20,7 @@ from benchmarks.gpu.rows import FILE
 from benchmarks.step import ROOT
 from mnist_bench.data.datasets import MNIST
 from mnist_bench.data.fetch import ensure_files
-from mnist_bench.screen import complain, say
+from mnist_bench.loggers.console import complain, say
 
 PYTHON_VERSION = "3.12"
 PLATFORMS = ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"]

@@ -24,12 +24,12 @@ from benchmarks import speedrun as record_of_speed
 from benchmarks.gpu.parts import Settings
 from benchmarks.gpu.rows import Figures, Key
 from benchmarks.step import ROOT, calibrate, our_step, plain_steps, time_steps
-from mnist_bench.compose import compose
-from mnist_bench.config import TrainConfig, to_config
-from mnist_bench.models.layers import Conv2d
-from mnist_bench.placement import keep_freed_memory
-from mnist_bench.prepare import Prepared, prepare
-from mnist_bench.records import METRICS, read_summary
+from mnist_bench.config.compose import compose
+from mnist_bench.config.schema import TrainConfig, to_config
+from mnist_bench.kernels.layers import Conv2d
+from mnist_bench.runs.prepare import Prepared, prepare
+from mnist_bench.runs.records import METRICS, read_summary
+from mnist_bench.training.device import keep_freed_memory
 
 Step = Callable[[], None]
 

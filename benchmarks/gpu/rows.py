@@ -39,7 +39,7 @@ class Origin:
         """The code in this process; with a `+` behind the commit if it was changed since."""
         import torch  # late: what only reads rows, or is told where it is, starts at once
 
-        from mnist_bench.records import provenance
+        from mnist_bench.runs.records import provenance
 
         found = provenance()
         changes = (found["git_changes"] or "").splitlines()

@@ -58,7 +58,7 @@ class Dataset:
 
 # Sizes and digests of the uncompressed files. FashionMNIST's are those of Debian's copy, which,
 # with the file name and the time stamp that Debian strips put back into the gzip header, has the
-# md5 sums that torchvision pins (tests/test_data_sources.py does it again).
+# md5 sums that torchvision pins (tests/data/test_sources.py does it again).
 MNIST = Dataset(
     "mnist",
     "MNIST",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_bench.config import DataConfig, HoldoutFrom, Scaling, Validation
+from mnist_bench.config.schema import DataConfig, HoldoutFrom, Scaling, Validation
 from mnist_bench.data.images import Images
 from mnist_bench.errors import ConfigError
 

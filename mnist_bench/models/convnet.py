@@ -9,11 +9,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from mnist_bench.config import ModelConfig, Padding
+from mnist_bench.config.schema import ModelConfig, Padding
 from mnist_bench.errors import ConfigError
-from mnist_bench.models.dropout import Dropout
-from mnist_bench.models.initializers import initialise
-from mnist_bench.models.layers import (
+from mnist_bench.kernels.dropout import Dropout
+from mnist_bench.kernels.layers import (
     POOL_SIZE,
     Conv2d,
     Features,
@@ -21,6 +20,7 @@ from mnist_bench.models.layers import (
     MaxPool2d,
     prefers_fourier,
 )
+from mnist_bench.models.initializers import initialise
 
 IMAGE_SIZE = 28
 # Keras's BatchNormalization: momentum 0.99 (the share kept; PyTorch names the share replaced).

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mnist_bench.config import Initializer
+from mnist_bench.config.schema import Initializer
 
 # Standard deviation of a unit normal truncated to [-2, 2].
 TRUNCATED_NORMAL_STD = 0.87962566103423978

@@ -16,9 +16,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from mnist_bench.compose import CONF
+from mnist_bench.config.compose import CONF
 from mnist_bench.errors import ConfigError
-from mnist_bench.records import read_summary
 from mnist_bench.reproduction.plan import (
     PlannedRun,
     Recipe,
@@ -26,6 +25,7 @@ from mnist_bench.reproduction.plan import (
     departure,
     state_of,
 )
+from mnist_bench.runs.records import read_summary
 
 TRAIN = CONF.with_name("train.py")
 

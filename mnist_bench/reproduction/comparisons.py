@@ -6,6 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_bench.analysis.statistics import (
+    McNemar,
+    PairedDifference,
+    holm,
+    mcnemar,
+    paired_difference,
+)
 from mnist_bench.reproduction.evidence import Evidence, RunKey, is_complete, value
 from mnist_bench.reproduction.markdown import (
     NONE,
@@ -19,13 +26,6 @@ from mnist_bench.reproduction.markdown import (
 from mnist_bench.reproduction.plan import PRECISIONS
 from mnist_bench.reproduction.published import EXPERIMENTS
 from mnist_bench.reproduction.tables import count_devices, count_precisions
-from mnist_bench.statistics import (
-    McNemar,
-    PairedDifference,
-    holm,
-    mcnemar,
-    paired_difference,
-)
 
 
 @dataclass(frozen=True)

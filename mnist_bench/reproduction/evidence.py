@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_bench.errors import DataError
-from mnist_bench.records import METRICS, PREDICTIONS, read_summary
 from mnist_bench.reproduction.plan import (
     PlannedRun,
     Recipe,
@@ -25,6 +24,7 @@ from mnist_bench.reproduction.plan import (
     state_of,
 )
 from mnist_bench.reproduction.published import EXPERIMENTS
+from mnist_bench.runs.records import METRICS, PREDICTIONS, read_summary
 
 KEY = ("experiment", "seed", "precision", "device")
 # Of the last epoch, but for the best validation accuracy.

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
-from mnist_bench.statistics import Interval
+from mnist_bench.analysis.statistics import Interval
 
 NONE = "-"
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mnist_bench.checkpoint import LAST
-from mnist_bench.compose import compose
+from mnist_bench.config.compose import compose
 from mnist_bench.errors import ConfigError
-from mnist_bench.records import read_summary
 from mnist_bench.reproduction.published import EXPERIMENTS, PUBLISHED
+from mnist_bench.runs.checkpoint import LAST
+from mnist_bench.runs.records import read_summary
 
 FOLDER_NAME = re.compile(r"seed=(0|[1-9]\d*)(?:--precision=(bf16))?")
 PRECISIONS = ("fp32", "bf16")

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from mnist_bench.compose import compose
-from mnist_bench.config import to_config
+from mnist_bench.config.compose import compose
+from mnist_bench.config.schema import to_config
 from mnist_bench.errors import ConfigError
-from mnist_bench.placement import find_placement
+from mnist_bench.loggers.console import Screen, complain, say
 from mnist_bench.reproduction.campaign import Outcome, train_missing
 from mnist_bench.reproduction.evidence import (
     Evidence,
@@ -22,7 +22,7 @@ from mnist_bench.reproduction.evidence import (
     write_evidence,
 )
 from mnist_bench.reproduction.plan import PlannedRun, State, plan, recipe, state_of
-from mnist_bench.screen import Screen, complain, say
+from mnist_bench.training.device import find_placement
 
 RUNS = Path("outputs", "reproduction")
 RESULTS = Path("results")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_bench.analysis.statistics import Sample, describe
 from mnist_bench.reproduction.evidence import (
     Chosen,
     Evidence,
@@ -24,7 +25,6 @@ from mnist_bench.reproduction.published import (
     PublishedFigure,
     headline,
 )
-from mnist_bench.statistics import Sample, describe
 
 CONFIDENCE = 0.95
 

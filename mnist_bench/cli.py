@@ -1,0 +1,92 @@
+"""The console script `mnist-bench`: what is done with networks and runs besides training them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnist_bench.errors import BenchError
+
+app = typer.Typer(
+    help="Work with the runs of train.py: exchange weights with Keras, reproduce publications.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command("import-keras")
+def import_keras(
+    file: Annotated[Path, typer.Argument(help="A .keras, .weights.h5 or legacy .h5 file.")],
+    model: Annotated[str, typer.Option(help="The network in the file, as in train.py model=…")],
+    out: Annotated[Path, typer.Option(help="The folder of the run to make.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Further settings as for train.py, such as data.scaling=raw or model.dropout=0.",
+            metavar="[OVERRIDES]...",
+        ),
+    ] = None,
+) -> None:
+    """Make a run's folder from the weights in a file of Keras, and test them.
+
+    The folder is like any other: `python train.py resume=OUT` trains on from there.
+    """
+    from mnist_bench.exchange.keras.runs import import_run
+    from mnist_bench.runs.checkpoint import resume_command
+
+    print(import_run(file, out, [f"model={model}", *(overrides or [])]))
+    print(f"To train on from there: {resume_command(out)}")
+
+
+@app.command("export-keras")
+def export_keras(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    file: Annotated[Path, typer.Argument(help="What to write: a .keras or .weights.h5 file.")],
+) -> None:
+    """Write the weights that a run was tested with to a file that Keras 3 loads."""
+    from mnist_bench.exchange.keras.runs import export_run
+
+    print(f"{file}: {export_run(run, file)}")
+
+
+@app.command()
+def reproduce(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Experiments, as in train.py experiment=…; without any, all that were published.",
+            metavar="[NAME]...",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each experiment: seeds 0 to SEEDS - 1.")] = 5,
+    precision: Annotated[str, typer.Option(help="fp32, as published, or bf16.")] = "fp32",
+    gpus: Annotated[str, typer.Option(help="Where to train: auto, 0 (the CPU) or 1.")] = "auto",
+    train: Annotated[bool, typer.Option(help="Train the runs that are missing.")] = True,
+    times: Annotated[
+        bool, typer.Option(help="Keep the runs' times; not those of runs that shared a device.")
+    ] = True,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("outputs/reproduction"),
+    results: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("results"),
+) -> None:
+    """Train the published recipes over several seeds, and report how they compare.
+
+    Runs that are there are kept, unfinished ones go on, and a second command beside this one takes
+    the runs that it has not got: a campaign can be stopped at any time and spread over days.
+    """
+    from mnist_bench.reproduction.reproduce import reproduce
+
+    raise typer.Exit(reproduce(names or [], seeds, runs, results, precision, gpus, train, times))
+
+
+def main() -> None:
+    try:
+        app()
+    except BenchError as error:
+        from mnist_bench.loggers.console import complain
+
+        complain(str(error))
+        sys.exit(1)

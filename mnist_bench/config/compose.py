@@ -1,0 +1,44 @@
+"""A configuration as `python train.py OVERRIDES` composes it, for other commands."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mnist_bench.config.explain import explain
+from mnist_bench.config.schema import register_schemas
+from mnist_bench.errors import ConfigError
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+    """The configuration and Hydra's own part of it.
+
+    Raises:
+        ConfigError: Hydra refuses an override, or the configuration files are not there.
+    """
+    if not CONF.is_dir():
+        raise ConfigError(
+            f"{CONF} is not there: install mnist-bench from a checkout, with pip install -e."
+        )
+    register_schemas()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra.compose("train", list(overrides), return_hydra_config=True)
+    except HydraException as error:
+        raise ConfigError(explain(error)) from error
+    with open_dict(config):
+        own = config.pop("hydra")
+    return config, own
+
+
+def write_hydra_folder(folder: Path, config: DictConfig, own: DictConfig) -> None:
+    """Leave the `.hydra` that Hydra leaves in the folder of a run."""
+    hidden = folder / ".hydra"
+    hidden.mkdir(parents=True)
+    OmegaConf.save(config, hidden / "config.yaml")
+    OmegaConf.save(DictConfig({"hydra": own}), hidden / "hydra.yaml")
+    OmegaConf.save(own.overrides.task, hidden / "overrides.yaml")

@@ -1,0 +1,54 @@
+"""Hydra's refusals of a command line, each in one sentence."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.errors import MissingConfigException
+
+from mnist_bench.config.schema import SCHEMAS, TrainConfig
+
+# Keys of earlier versions, and what to give instead.
+REMOVED = {"trainer.replicas": "train the seeds one after the other, with -m 'seed=range(16)'"}
+
+
+def explain(error: Exception) -> str:
+    """What Hydra has against a command line, in one sentence."""
+    lines = [line.rstrip(".") for line in str(error).splitlines() if line.strip()]
+    if unknown := re.match(r"Could not override '([^']+)'", lines[0]):
+        key, known = unknown[1], _known_keys()
+        if key in REMOVED:
+            return f"{key} is not a key any more: {REMOVED[key]}."
+        near = difflib.get_close_matches(key, set(known) - {key}, n=1)
+        if key in known:
+            return f"{key} is not a key of the {key.partition('.')[0]} that was chosen."
+        hint = f"did you mean {near[0]}?" if near else "--cfg job lists them all."
+        return f"{key} is not a key of this configuration: {hint}"
+    if isinstance(error, MissingConfigException) and error.options:
+        choice = str(error.missing_cfg_file).replace("/", "=")
+        return f"{choice} is not there: choose one of {', '.join(error.options)}."
+    cause = [line.rstrip(".") for line in str(error.__cause__ or "").splitlines() if line.strip()]
+    if cause:
+        return f"{lines[0].removeprefix('Error merging override ')} is refused: {cause[0]}."
+    return f"{' '.join(lines)}."
+
+
+def _known_keys() -> list[str]:
+    schemas = [TrainConfig(), *(s() for group in SCHEMAS.values() for s in group.values())]
+    prefixes = ["", *(f"{group}." for group in SCHEMAS for _ in SCHEMAS[group])]
+    return [
+        key
+        for schema, prefix in zip(schemas, prefixes, strict=True)
+        for key in _keys(schema, prefix)
+    ]
+
+
+def _keys(config: Any, prefix: str) -> Iterator[str]:
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if is_dataclass(value):
+            yield from _keys(value, f"{prefix}{entry.name}.")
+        else:
+            yield f"{prefix}{entry.name}"

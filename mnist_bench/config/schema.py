@@ -1,0 +1,367 @@
+"""What can be configured: one dataclass per group of `conf/`, registered as Hydra schemas.
+
+Types are enforced by Hydra when a configuration is composed, ranges (`ranges.py`) by `check`. What
+has a default here came later than the first saved runs, which go on with it; all others are in
+`conf/`. This module imports nothing heavy, so `--help` answers at once.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_bench.config.ranges import (
+    allowed,
+    at_least,
+    bounded_values,
+    decays,
+    each,
+    fraction,
+    is_number,
+    is_whole,
+    not_negative,
+    one_or_each,
+    positive,
+    whole_for_each,
+)
+from mnist_bench.errors import ConfigError
+
+# --- Model ------------------------------------------------------------------------------------
+
+
+class Padding(Enum):
+    valid = "valid"
+    same = "same"
+
+
+class Initializer(Enum):
+    glorot_uniform = "glorot_uniform"
+    glorot_normal = "glorot_normal"
+    he_uniform = "he_uniform"
+    he_normal = "he_normal"
+
+
+@dataclass
+class ModelConfig:
+    """A convolutional network for small grey images; see `mnist_bench.models.ConvNet`."""
+
+    name: str = MISSING
+    channels: list[int] = each(lambda v: v >= 1, "a list of whole numbers of at least 1")
+    kernel_size: Any = whole_for_each()
+    stride: Any = whole_for_each(default=1)
+    crop: int = at_least(0, default=0)
+    padding: Padding = MISSING
+    pool_after: list[int] = each(lambda v: v >= 1, "a list of layers, counted from 1")
+    dense: list[int] = each(lambda v: v >= 1, "a list of whole numbers of at least 1")
+    dropout: Any = one_or_each(
+        lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1, or a list of them"
+    )
+    dropout_on_features: bool = MISSING
+    batch_norm: bool = MISSING
+    conv_batch_norm: bool = False
+    initializer: Initializer = MISSING
+    output_initializer: Initializer = MISSING
+
+
+# --- Optimizer --------------------------------------------------------------------------------
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = MISSING
+    lr: float = positive()
+    weight_decay: float = not_negative()
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    name: str = "adam"
+    betas: tuple[float, float] = decays()
+    eps: float = not_negative()
+    epsilon_hat: bool = MISSING
+
+
+@dataclass
+class AdamWConfig(OptimizerConfig):
+    name: str = "adamw"
+    betas: tuple[float, float] = decays()
+    eps: float = not_negative()
+
+
+@dataclass
+class SGDConfig(OptimizerConfig):
+    name: str = "sgd"
+    momentum: float = fraction()
+    nesterov: bool = MISSING
+
+
+@dataclass
+class RMSpropConfig(OptimizerConfig):
+    name: str = "rmsprop"
+    alpha: float = fraction()
+    eps: float = not_negative()
+    momentum: float = fraction()
+    eps_inside_sqrt: bool = False
+
+
+@dataclass
+class AdadeltaConfig(OptimizerConfig):
+    name: str = "adadelta"
+    rho: float = fraction()
+    eps: float = not_negative()
+
+
+@dataclass
+class MuonConfig(OptimizerConfig):
+    name: str = "muon"
+    momentum: float = fraction()
+    iterations: int = at_least(1, default=5)
+    adam_lr_ratio: float = positive()
+    betas: tuple[float, float] = decays()
+    eps: float = not_negative()
+
+
+# --- Scheduler --------------------------------------------------------------------------------
+
+
+@dataclass
+class SchedulerConfig:
+    name: str = MISSING
+
+
+@dataclass
+class ConstantConfig(SchedulerConfig):
+    name: str = "constant"
+
+
+@dataclass
+class CosineConfig(SchedulerConfig):
+    name: str = "cosine"
+    final_factor: float = fraction()
+
+
+@dataclass
+class OneCycleConfig(SchedulerConfig):
+    name: str = "onecycle"
+    warmup_fraction: float = allowed(lambda v: 0 < v < 1, "a number between 0 and 1")
+    div_factor: float = allowed(lambda v: v >= 1, "a number of at least 1")
+    final_div_factor: float = allowed(lambda v: v >= 1, "a number of at least 1")
+
+
+@dataclass
+class StepConfig(SchedulerConfig):
+    name: str = "step"
+    step_size: int = at_least(1)
+    gamma: float = allowed(lambda v: 0 < v <= 1, "a number above 0 and at most 1")
+
+
+# --- Data -------------------------------------------------------------------------------------
+
+
+class Scaling(Enum):
+    unit = "unit"
+    standardised = "standardised"
+    raw = "raw"
+
+
+class Validation(Enum):
+    holdout = "holdout"
+    test = "test"
+
+
+class HoldoutFrom(Enum):
+    last = "last"
+    first = "first"
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING
+    split: str | None = None
+    root: str = MISSING
+    scaling: Scaling = MISSING
+    holdout_from: HoldoutFrom = MISSING
+    holdout_size: int | float = allowed(
+        lambda v: v >= 0 and (is_whole(v) or v < 1),
+        "a number of images, or a fraction of the training images below 1",
+    )
+    validation: Validation = MISSING
+    limit: int | None = allowed(
+        lambda v: v is None or v >= 1, "a whole number of at least 1, or null for all images"
+    )
+
+
+# --- Augmentation -----------------------------------------------------------------------------
+
+
+@dataclass
+class AugmentationConfig:
+    """Limits of what is drawn for each training image; see `mnist_bench.data.augmentation`."""
+
+    rotation: float = not_negative(default=0.0)
+    translation: float = not_negative(default=0.0)
+    scale: float = fraction(default=0.0)
+    shear: float = not_negative(default=0.0)
+    elastic: float = not_negative(default=0.0)
+    smoothness: float = allowed(lambda v: 0 < v < 10, "a number above 0 and below 10", 4.0)
+
+
+# --- Trainer ----------------------------------------------------------------------------------
+
+
+class Precision(Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class TestWeights(Enum):
+    auto = "auto"
+    best = "best"
+    last = "last"
+
+
+@dataclass
+class TrainerConfig:
+    epochs: int = at_least(1)
+    batch_size: int = at_least(1)
+    gpus: int | str = allowed(
+        lambda v: v == "auto" or (is_whole(v) and v >= 0),
+        "auto, 0 for the CPU, or a number of GPUs",
+    )
+    precision: Precision = MISSING
+    compile: bool | str = allowed(
+        lambda v: v == "auto" or isinstance(v, bool), "auto, true or false", "auto"
+    )
+    cuda_graphs: bool = MISSING
+    fused_optimizer: bool = True
+    deterministic: bool = MISSING
+    clip_norm: float | None = allowed(
+        lambda v: v is None or v > 0, "a number above 0, or null for no clipping"
+    )
+    ema_decay: float | None = allowed(
+        lambda v: v is None or 0 < v < 1, "a number between 0 and 1, or null for no average", None
+    )
+    refresh_seconds: float = positive()
+    save_every: int = at_least(0)
+    test_weights: TestWeights = MISSING
+
+
+# --- The whole --------------------------------------------------------------------------------
+
+SEEDS = 2**32
+
+
+class Loss(Enum):
+    cross_entropy = "cross_entropy"
+    binary_cross_entropy = "binary_cross_entropy"
+
+
+@dataclass
+class TrainConfig:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    seed: int = allowed(lambda v: 0 <= v < SEEDS, f"a whole number from 0 to {SEEDS - 1}")
+    loss: Loss = MISSING
+    label_smoothing: float = fraction(default=0.0)
+    resume: str | None = None
+    imported_from: str | None = None
+
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "optimizer": {
+        c.name: c
+        for c in (AdamConfig, AdamWConfig, SGDConfig, RMSpropConfig, AdadeltaConfig, MuonConfig)
+    },
+    "scheduler": {c.name: c for c in (ConstantConfig, CosineConfig, OneCycleConfig, StepConfig)},
+}
+
+
+def register_schemas() -> None:
+    """Make the schemas known to Hydra; `conf/` refers to them as `schema/<group>: <name>`."""
+    OmegaConf.register_new_resolver(
+        "first", lambda *values: next(filter(None, values)), replace=True
+    )
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(group="schema", name="model", node=ModelConfig)
+    store.store(group="schema", name="augmentation", node=AugmentationConfig)
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            store.store(group=f"schema/{group}", name=name, node=schema)
+
+
+# --- From OmegaConf to checked dataclasses ----------------------------------------------------
+
+
+def to_config(composed: DictConfig) -> TrainConfig:
+    """The composed configuration as checked dataclasses.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    try:
+        config = OmegaConf.to_object(composed)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"The configuration is not complete: {error}".splitlines()[0]) from error
+    assert isinstance(config, TrainConfig)
+    check(config)
+    return config
+
+
+def load_config(path: Path) -> DictConfig:
+    """Read a run's saved configuration (`.hydra/config.yaml`) back under its schema."""
+    saved = OmegaConf.load(path)
+    assert isinstance(saved, DictConfig)
+    schema = OmegaConf.structured(TrainConfig)
+    for group, schemas in SCHEMAS.items():
+        schema[group] = schemas[saved[group].name]
+    saved.trainer.pop("replicas", None)  # of runs that had it; it changed nothing in each of them
+    merged = OmegaConf.merge(schema, saved)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse the first value that is out of range or contradicts another.
+
+    Raises:
+        ConfigError: names the key, the value and what is allowed.
+    """
+    for key, value, allowed_test, text in bounded_values(config):
+        try:
+            holds = allowed_test(value)
+        except TypeError:
+            holds = False
+        if not holds:
+            raise ConfigError(f"{key}={value} is not allowed: it must be {text}.")
+    for group in SCHEMAS:
+        name, own = getattr(config, group).name, type(getattr(config, group)).name
+        if name != own:
+            raise ConfigError(
+                f"{group}.name={name} does not fit the settings of {own}: choose {group}={name}."
+            )
+    data = config.data
+    if data.validation is Validation.test and config.trainer.test_weights is TestWeights.best:
+        raise ConfigError(
+            "trainer.test_weights=best with data.validation=test would choose weights on the test "
+            "set: validate on held-out images, or set trainer.test_weights=last."
+        )
+    if config.label_smoothing > 0 and config.loss is not Loss.cross_entropy:
+        raise ConfigError(
+            f"label_smoothing={config.label_smoothing} belongs to loss=cross_entropy: set it to 0 "
+            f"with loss={config.loss.name}."
+        )
+    sgd = config.optimizer
+    if isinstance(sgd, SGDConfig) and sgd.nesterov and sgd.momentum == 0:
+        raise ConfigError("optimizer.nesterov=true needs a momentum: set optimizer.momentum.")

@@ -1,0 +1,1 @@
+"""What starts runs: the command's own side of Hydra."""

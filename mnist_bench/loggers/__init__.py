@@ -1,0 +1,1 @@
+"""Where the records of a run are shown: the console and TensorBoard."""

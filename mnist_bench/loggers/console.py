@@ -1,0 +1,157 @@
+"""What a user sees while a run goes on: a live bar on a terminal, plain lines anywhere else.
+
+What a run prints goes to train.log as well, but for the bar.
+"""
+
+import io
+import logging
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from mnist_bench.models import LayerSummary
+from mnist_bench.training.loop import EpochRecord
+from mnist_bench.training.loop import Progress as Glance
+
+hydras_log = logging.getLogger("mnist_bench")
+
+PLAIN_WIDTH = 100
+
+
+class Screen:
+    """The terminal, and Hydra's train.log."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console = Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
+
+    def line(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style=style))
+        hydras_log.info(text)
+
+    def log_failure(self, error: BaseException) -> None:
+        """The error with its traceback, into train.log."""
+        lines = "".join(traceback.format_exception(error))
+        hydras_log.info(f"The run failed.\n{lines.rstrip()}")
+
+    def table(self, table: Table) -> None:
+        self.console.print(table)
+        hydras_log.info(f"\n{as_text(table)}")
+
+    def epoch(self, record: EpochRecord, epochs: int, best: bool) -> None:
+        """The line that stays of an epoch."""
+        binary = ""
+        if record.val_binary_accuracy is not None:
+            binary = f" (binary {record.val_binary_accuracy:.4f})"
+        self.line(
+            f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  "
+            f"train loss {record.train_loss:.4f} acc {record.train_accuracy:.4f}  "
+            f"val loss {record.val_loss:.4f} acc {record.val_accuracy:.4f}{binary}  "
+            f"lr {record.learning_rate:.1e}  {record.seconds:.1f} s  "
+            f"{record.images_per_second:,.0f} images/s{'  best' if best else ''}"
+        )
+
+    @contextmanager
+    def bar(self, epochs: int, steps: int) -> Iterator["Bar"]:
+        """A live bar over the steps of an epoch, gone when the epoch's line is there."""
+        progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        with progress:
+            yield Bar(progress, epochs, steps)
+
+
+def say(text: str) -> None:
+    """A line from before a run, when there is no train.log yet."""
+    Screen().console.print(Text(text))
+
+
+def complain(sentence: str) -> None:
+    """What went wrong, on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(sentence, style="bold red"))
+
+
+class Bar:
+    def __init__(self, progress: Progress, epochs: int, steps: int):
+        self.progress, self.epochs, self.steps = progress, epochs, steps
+        self.task = progress.add_task("", total=steps, epoch=1, epochs=epochs, figures="warming up")
+        progress.refresh()
+
+    def show(self, glance: Glance) -> None:
+        steps_left = (self.epochs - glance.epoch + 1) * self.steps - glance.step
+        seconds_left = steps_left / glance.step * glance.seconds
+        self.progress.update(
+            self.task,
+            completed=glance.step,
+            epoch=glance.epoch,
+            figures=f"loss {glance.loss:.4f}  accuracy {glance.accuracy:.4f}  "
+            f"{glance.images_per_second:,.0f} images/s  {format_seconds(seconds_left)} left",
+            refresh=True,
+        )
+
+
+def layers_table(name: str, layers: Sequence[LayerSummary]) -> Table:
+    """The network as Keras's `model.summary()` shows it; shapes are (channels, rows, columns)."""
+    total = sum(layer.parameters for layer in layers)
+    table = Table(title=name, box=box.SIMPLE_HEAD, show_footer=True, title_style="bold")
+    table.add_column("layer", "total")
+    table.add_column("output shape")
+    table.add_column("parameters", f"{total:,}", justify="right")
+    for layer in layers:
+        shape = " x ".join(str(n) for n in layer.output_shape)
+        table.add_row(f"{layer.name} ({layer.kind})", shape, f"{layer.parameters:,}")
+    return table
+
+
+def closing_table(rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def sweep_table(title: str, summaries: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A row per completed run: its name in the sweep and what its summary.json says."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold")
+    table.add_column("run", overflow="fold")
+    for column in ("val accuracy", "test accuracy", "test errors", "seconds"):
+        table.add_column(column, justify="right")
+    for name, summary in summaries.items():
+        table.add_row(
+            name,
+            f"{summary['val_accuracy']:.2%}",
+            f"{summary['test_accuracy']:.2%}",
+            f"{summary['test_errors']}",
+            f"{summary['train_seconds']:.1f}",
+        )
+    return table
+
+
+def as_text(renderable: RenderableType) -> str:
+    """A table in plain characters."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=PLAIN_WIDTH, highlight=False).print(renderable)
+    return buffer.getvalue().rstrip()
+
+
+def format_seconds(seconds: float) -> str:
+    """65.2 as 1:05 (minutes and seconds), 3700 as 1:01:40."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,1 @@
+"""Training one network: device, losses, optimizers, schedules, steps and the loop over epochs."""

@@ -1,0 +1,248 @@
+"""One training step, and one evaluation. N images, H rows, W columns, K classes."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mnist_bench.config.schema import Precision, TrainConfig, TrainerConfig
+from mnist_bench.data.augmentation import Augmentation, build_augmentation
+from mnist_bench.data.splits import ImageSet, PixelScaling, Splits
+from mnist_bench.models import ConvNet, summarise
+from mnist_bench.training.averaging import WeightAverage
+from mnist_bench.training.device import Placement, set_up_torch
+from mnist_bench.training.losses import (
+    LOSSES,
+    LossFunction,
+    binary_cross_entropy,
+    build_objective,
+    count_binary_correct,
+    count_correct,
+)
+from mnist_bench.training.optimizers import build_optimizer
+from mnist_bench.training.optimizers.state import set_learning_rate
+from mnist_bench.training.schedulers import Schedule, build_schedule
+
+# Images per forward pass of an evaluation: enough to fill a device, few enough for its memory.
+EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Means over the images seen. `binary_accuracy` is None unless the loss is binary."""
+
+    loss: float
+    accuracy: float
+    binary_accuracy: float | None
+
+
+class Totals:
+    """Running sums of loss and right answers, kept on the device so that no step waits for it."""
+
+    def __init__(self, device: torch.device, binary: bool):
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self.outputs_per_image = 0
+        self.images = 0
+        self.binary = binary
+
+    def reset(self) -> None:
+        self.sums.zero_()
+        self.images = 0
+
+    def add(self, loss: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
+        """Add a batch to the sums; `images` is for the caller to count."""
+        count, self.outputs_per_image = logits_NK.shape
+        loss_sum, correct, binary_correct = self.sums.unbind()
+        loss_sum.add_(loss, alpha=count)
+        correct.add_(count_correct(logits_NK, labels_N))
+        if self.binary:
+            binary_correct.add_(count_binary_correct(logits_NK, labels_N))
+
+    def averages(self) -> Averages:
+        """Waits for the device."""
+        loss, correct, binary_correct = (self.sums / self.images).tolist()
+        binary_accuracy = binary_correct / self.outputs_per_image if self.binary else None
+        return Averages(loss, correct, binary_accuracy)
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        return {
+            "sums": self.sums,
+            "outputs_per_image": self.outputs_per_image,
+            "images": self.images,
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        self.sums.copy_(torch.as_tensor(state["sums"]))
+        self.outputs_per_image = int(state["outputs_per_image"])
+        self.images = int(state["images"])
+
+
+@dataclass
+class Learner:
+    """A network and everything that a training step needs to change it."""
+
+    network: nn.Module
+    loss: LossFunction
+    # What training makes small: the loss, unless labels are smoothed.
+    objective: LossFunction
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    placement: Placement
+    scaling: PixelScaling
+    batch_size: int  # of all steps but an epoch's last, which takes what is left
+    # The network as torch.compile makes it, for batches of the full size: one step of an epoch is
+    # not worth another compilation.
+    compiled: Callable[[Tensor], Tensor] | None = None
+    cuda_graphs: bool = True
+    augmentation: Augmentation | None = None
+    average: WeightAverage | None = None
+    clip_norm: float | None = None
+    steps: int = 0  # taken so far
+    rate: float | None = None  # the learning rate that the optimizer has been given
+
+    def new_totals(self) -> Totals:
+        return Totals(self.placement.device, binary=self.loss is binary_cross_entropy)
+
+    @property
+    def recordable(self) -> bool:
+        """Whether CUDA graphs are wanted, and nothing in a step waits for the device.
+
+        Loss scaling, which fp16 needs, looks at the gradients on the host unless the optimizer's
+        kernel does it.
+        """
+        return (
+            self.cuda_graphs
+            and self.placement.device.type == "cuda"
+            and (
+                self.placement.precision is not Precision.fp16
+                or getattr(self.optimizer, "_step_supports_amp_scaling", False)
+            )
+        )
+
+    @property
+    def tested(self) -> nn.Module:
+        """The network that is validated and tested: the mean one, if there is one."""
+        return self.network if self.average is None else self.average.network
+
+    def begin_step(self) -> None:
+        """Give the optimizer its learning rate, and count the step."""
+        rate = self.schedule(self.steps)
+        if rate != self.rate:
+            set_learning_rate(self.optimizer, rate)
+        self.rate = rate
+        if self.average is not None:
+            self.average.begin_step(self.steps)
+        self.steps += 1
+
+    def compute(self, images: ImageSet, totals: Totals, batch_N: Tensor) -> None:
+        """All that a step does on the device; nothing in it waits for it.
+
+        Trains on the images that `batch_N` (int64, on the device) picks, and adds to the sums of
+        `totals`.
+        """
+        batch = images[batch_N]
+        full = len(batch_N) == self.batch_size
+        forward = self.compiled if self.compiled is not None and full else self.network
+        pixels = self.augmentation(batch.images) if self.augmentation else batch.images
+        with self.placement.autocast():
+            logits_NK = forward(self.scaling(pixels))
+        loss = self.objective(logits_NK, batch.labels)
+        for group in self.optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = None  # `zero_grad`, with its hooks, takes 0.1 ms here
+        self.scaler.scale(loss).backward()
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update()
+        totals.add(loss.detach(), logits_NK.detach(), batch.labels)
+
+    @torch.inference_mode()
+    def evaluate(self, images: ImageSet) -> tuple[Averages, Tensor]:
+        """Loss and accuracy on a set of images, and its logits, float32 (N, K) on the CPU."""
+        network = self.tested
+        was_training = network.training
+        network.eval()
+        totals = self.new_totals()
+        logits = []
+        size = EVALUATION_BATCH[self.placement.device.type]
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            with self.placement.autocast():
+                logits_NK = network(self.scaling(batch.images))
+            totals.add(self.loss(logits_NK, batch.labels), logits_NK, batch.labels)
+            totals.images += len(batch.labels)
+            logits.append(logits_NK.float())
+        network.train(was_training)
+        return totals.averages(), torch.cat(logits).cpu()
+
+
+def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> Learner:
+    """Seed PyTorch, and build a fresh network with its optimizer.
+
+    Weights are drawn on the CPU, alike for every device.
+    """
+    trainer = config.trainer
+    set_up_torch(config.seed, placement.precision, trainer.deterministic)
+    network = placement.place(ConvNet(config.model, splits.num_classes))
+    steps = count_steps(len(splits.train), trainer.batch_size)
+    images = trainer.epochs * len(splits.train)
+    compiled = None
+    if compiles(trainer, placement, network, images):
+        torch._dynamo.reset()  # which compiles no more than eight networks in a process
+        compiled = torch.compile(network)
+    decay = trainer.ema_decay
+    return Learner(
+        network=network,
+        loss=LOSSES[config.loss],
+        objective=build_objective(config.loss, config.label_smoothing),
+        optimizer=build_optimizer(config.optimizer, network.parameters(), trainer.fused_optimizer),
+        schedule=build_schedule(config.scheduler, config.optimizer.lr, trainer.epochs, steps),
+        scaler=placement.scaler(),
+        placement=placement,
+        scaling=splits.scaling,
+        batch_size=trainer.batch_size,
+        compiled=compiled,
+        cuda_graphs=trainer.cuda_graphs,
+        augmentation=build_augmentation(config.augmentation),
+        average=None if decay is None else WeightAverage(network, decay),
+        clip_norm=trainer.clip_norm,
+    )
+
+
+# Seconds that compiling a network takes, and that it saves for each value of each layer's output
+# and each training image: 3.8 to 6 s, and 1.1e-11 to 1.9e-11 s, for three networks in bf16 on an
+# NVIDIA H200 (`benchmarks/results/`, "compiled").
+COMPILE_SECONDS = 6.0
+COMPILE_SAVES = 1.5e-11
+
+
+def compiles(trainer: TrainerConfig, placement: Placement, network: nn.Module, images: int) -> bool:
+    """Whether a training on so many images, all epochs together, goes through torch.compile.
+
+    `auto` compiles on CUDA where that is expected to save more time than it takes. It does not
+    measure: the same configuration has to compute the same way each time.
+    """
+    if isinstance(trainer.compile, bool):
+        return trainer.compile
+    if placement.device.type != "cuda":
+        return False
+    values = sum(math.prod(layer.output_shape) for layer in summarise(network))
+    return images * values * COMPILE_SAVES > COMPILE_SECONDS
+
+
+def count_steps(images: int, batch_size: int) -> int:
+    """Steps of an epoch; the last one takes what is left."""
+    return math.ceil(images / batch_size)
+
+
+def batch_sizes(images: int, batch_size: int) -> list[int]:
+    """The sizes of an epoch's batches: the full one, and what is left for the last, if any is."""
+    whole, rest = divmod(images, batch_size)
+    return [batch_size] * (whole > 0) + [rest] * (rest > 0)

@@ -1,0 +1,183 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mnist_bench.data.splits import Splits, epoch_order
+from mnist_bench.errors import TrainingError
+from mnist_bench.training.graphs import Stepper
+from mnist_bench.training.interrupt import StopRequest
+from mnist_bench.training.learner import Averages, Learner, Totals, batch_sizes
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What is known at the end of an epoch; the fields are the columns of `metrics.csv`.
+
+    Training figures are running means over the epoch, with dropout on, while the weights move;
+    validation figures are measured at its end (as Keras does both). `learning_rate` is that of the
+    last step, `seconds` the time of the training steps alone.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    # Set only when the loss is binary cross-entropy.
+    train_binary_accuracy: float | None = None
+    val_binary_accuracy: float | None = None
+
+
+@dataclass
+class Position:
+    """How far training has come: all that changes besides the learner."""
+
+    totals: Totals
+    epoch: int = 1  # the epoch in progress
+    step: int = 0  # steps done in it
+    seconds: float = 0.0  # spent on them
+    warm_up_seconds: float = 0.0  # spent before the first, of each process that trained
+    history: list[EpochRecord] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "totals": self.totals.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "warm_up_seconds": self.warm_up_seconds,
+            "history": [vars(record) for record in self.history],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.totals.load_state_dict(state["totals"])
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.warm_up_seconds = state.get("warm_up_seconds", 0.0)  # older runs were not asked
+        self.history = [EpochRecord(**record) for record in state["history"]]
+
+
+@dataclass
+class Training:
+    """A network on its way; `seed` sets the order of its images."""
+
+    learner: Learner
+    position: Position
+    seed: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A glance at an epoch in progress."""
+
+    epoch: int
+    step: int
+    seconds: float
+    loss: float
+    accuracy: float
+    images_per_second: float
+
+
+def train(
+    training: Training,
+    splits: Splits,
+    epochs: int,
+    refresh_seconds: float,
+    stop: StopRequest,
+    show: Callable[[Progress], None],
+) -> Iterator[EpochRecord]:
+    """Train from where the network is to the last epoch; yield a record of each at its end.
+
+    Raises:
+        TrainingError: the loss is no longer finite.
+        Interrupted: a signal has asked to stop; the training is between two steps and can be saved.
+    """
+    learner, position = training.learner, training.position
+    stepper = Stepper(learner, splits.train, position.totals)
+    if position.epoch <= epochs:
+        sizes = batch_sizes(len(splits.train), learner.batch_size)
+        position.warm_up_seconds += stepper.warm_up(sizes)
+    while position.epoch <= epochs:
+        averages = train_epoch(stepper, training, refresh_seconds, stop, show)
+        validation, _ = learner.evaluate(splits.validation)
+        _check_finite(validation, f"in the validation after epoch {position.epoch}")
+        record = _record(training, averages, validation)
+        position.history.append(record)
+        position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
+        position.totals.reset()
+        yield record
+        stop.check()
+
+
+def train_epoch(
+    stepper: Stepper,
+    training: Training,
+    refresh_seconds: float,
+    stop: StopRequest,
+    show: Callable[[Progress], None],
+) -> Averages:
+    """Take the steps of the epoch in progress that are not done yet; return the whole epoch's."""
+    learner, position, images = training.learner, training.position, stepper.images
+    order = epoch_order(len(images), training.seed, position.epoch).to(images.images.device)
+    batches = order.split(learner.batch_size)
+    learner.network.train()
+    learner.steps = (position.epoch - 1) * len(batches) + position.step
+    start = time.perf_counter() - position.seconds
+    seen, shown = position.step, time.perf_counter()
+
+    def look() -> Averages:
+        averages = position.totals.averages()  # waits for the device
+        position.seconds = time.perf_counter() - start
+        _check_finite(averages, f"in epoch {position.epoch}, steps {seen + 1} to {position.step}")
+        return averages
+
+    for batch_N in batches[position.step :]:
+        stepper.step(batch_N)
+        position.step += 1
+        if stop.signal_number is not None or time.perf_counter() - shown > refresh_seconds:
+            averages = look()
+            seen, shown = position.step, time.perf_counter()
+            show(_progress(position, averages))
+            stop.check()
+    return look()
+
+
+def _progress(position: Position, averages: Averages) -> Progress:
+    return Progress(
+        epoch=position.epoch,
+        step=position.step,
+        seconds=position.seconds,
+        loss=averages.loss,
+        accuracy=averages.accuracy,
+        images_per_second=position.totals.images / position.seconds,
+    )
+
+
+def _record(training: Training, averages: Averages, validation: Averages) -> EpochRecord:
+    position, learner = training.position, training.learner
+    return EpochRecord(
+        epoch=position.epoch,
+        train_loss=averages.loss,
+        train_accuracy=averages.accuracy,
+        val_loss=validation.loss,
+        val_accuracy=validation.accuracy,
+        learning_rate=learner.schedule(learner.steps - 1),
+        seconds=position.seconds,
+        images_per_second=position.totals.images / position.seconds,
+        train_binary_accuracy=averages.binary_accuracy,
+        val_binary_accuracy=validation.binary_accuracy,
+    )
+
+
+def _check_finite(averages: Averages, where: str) -> None:
+    if not math.isfinite(averages.loss):
+        raise TrainingError(
+            f"The loss became {averages.loss} {where}: lower optimizer.lr, set trainer.clip_norm, "
+            f"or use trainer.precision=fp32."
+        )

@@ -1,0 +1,46 @@
+"""Learning rate schedules: the rate of each step, from the step's number alone."""
+
+import math
+from collections.abc import Callable
+
+from mnist_bench.config.schema import (
+    ConstantConfig,
+    CosineConfig,
+    OneCycleConfig,
+    SchedulerConfig,
+    StepConfig,
+)
+
+# From the number of a step, counted from 0, to its learning rate.
+Schedule = Callable[[int], float]
+
+
+def learning_rate_factor(
+    config: SchedulerConfig, step: int, total_steps: int, steps_per_epoch: int
+) -> float:
+    """The factor for one step, counted from 0 to `total_steps` - 1."""
+    match config:
+        case ConstantConfig():
+            return 1.0
+        case CosineConfig(final_factor=final):
+            return _cosine(1.0, final, step / total_steps)
+        case OneCycleConfig(warmup_fraction=warmup, div_factor=div, final_div_factor=final_div):
+            peak, last = warmup * total_steps - 1, total_steps - 1
+            if step <= peak and peak > 0:
+                return _cosine(1 / div, 1.0, step / peak)
+            return _cosine(1.0, 1 / (div * final_div), (step - peak) / (last - peak))
+        case StepConfig(step_size=step_size, gamma=gamma):
+            return gamma ** (step // steps_per_epoch // step_size)
+    raise AssertionError(f"no schedule for {config}")
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def build_schedule(
+    config: SchedulerConfig, lr: float, epochs: int, steps_per_epoch: int
+) -> Schedule:
+    """The learning rate of each step of a training whose optimizer is configured with `lr`."""
+    total_steps = epochs * steps_per_epoch
+    return lambda step: lr * learning_rate_factor(config, step, total_steps, steps_per_epoch)

@@ -1,0 +1,140 @@
+"""What the configuration tells its reader: comments, `--help`, Hydra's errors in one sentence."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from mnist_bench.config.explain import explain
+from mnist_bench.config.schema import TrainConfig
+from tests.support.config_files import CONF, GROUPS, options
+
+Compose = Callable[..., TrainConfig]
+
+# Group: the files that other files of the group inherit from. Each of their keys has a comment.
+BASES = {
+    "": ["train"],
+    "model": ["mnist_cnn"],
+    "data": ["mnist"],
+    "augmentation": ["none"],
+    "trainer": ["default"],
+    "optimizer": ["adam", "adamw", "sgd", "rmsprop", "adadelta", "muon"],
+    "scheduler": ["constant", "cosine", "onecycle", "step"],
+}
+
+
+def commented_keys(path: Path) -> dict[str, bool]:
+    """The keys that a file sets at its top level: whether a comment stands above or beside each."""
+    lines = path.read_text().splitlines()
+    found = {}
+    for above, line in zip(["", *lines], lines, strict=False):
+        if match := re.match(r"(\w+):(.*)", line):
+            found[match[1]] = above.startswith("#") or "#" in match[2]
+    return {key: has for key, has in found.items() if key not in ("defaults", "hydra")}
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group, names in BASES.items() for name in names]
+)
+def test_every_key_of_a_base_file_has_a_comment(group: str, name: str) -> None:
+    keys = commented_keys(CONF / group / f"{name}.yaml")
+    assert keys or name == "constant"
+    assert [key for key, has_comment in keys.items() if not has_comment] == []
+
+
+@pytest.mark.parametrize("group", [group for group in BASES if group])
+def test_every_other_file_sets_only_keys_that_are_explained_where_it_inherits(group: str) -> None:
+    for name in options(group):
+        explained, file = set[str](), name
+        while file is not None:
+            path = CONF / group / f"{file}.yaml"
+            explained |= {key for key, has_comment in commented_keys(path).items() if has_comment}
+            parents = [d for d in OmegaConf.load(path).get("defaults", []) if isinstance(d, str)]
+            file = next((parent for parent in parents if parent != "_self_"), None)
+        assert set(commented_keys(CONF / group / f"{name}.yaml")) <= explained, name
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_key_of_an_experiment_is_explained_in_the_base_files(name: str) -> None:
+    explained = {
+        f"{group}.{key}".lstrip(".")
+        for group, names in BASES.items()
+        for base in names
+        for key in commented_keys(CONF / group / f"{base}.yaml")
+    }
+    experiment = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{name}.yaml"))
+    del experiment["defaults"]
+    for key, value in experiment.items():
+        keys = {f"{key}.{inner}" for inner in value} if isinstance(value, dict) else {key}
+        assert keys <= explained
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONF.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_every_file_says_what_it_is(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+
+
+def test_help_names_every_option_of_every_group() -> None:
+    root = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"), resolve=False)
+    block = re.search(r"Groups:[^\n]*\n(.*?)\n\n", root["hydra"]["help"]["template"] + "\n\n", re.S)
+    named: dict[str, list[str]] = {}
+    for line in re.sub(r"\([^)]*\)", "", block[1]).splitlines():
+        words = line.split()
+        if re.match(r" {1,4}\S", line):
+            group = words.pop(0)
+        named.setdefault(group, []).extend(words)
+    assert {group: sorted(names) for group, names in named.items()} == {
+        group: options(group) for group in GROUPS
+    }
+    assert sorted(path.name for path in CONF.iterdir() if path.is_dir()) == sorted(GROUPS)
+
+
+# --- Hydra's errors in one sentence -----------------------------------------------------------
+
+
+def explanation(compose: Compose, override: str) -> str:
+    with pytest.raises(HydraException) as error:
+        compose(override)
+    return explain(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.epoch=3", ["trainer.epoch is not", "did you mean trainer.epochs?"]),
+        ("modle.dropout=0", ["modle.dropout is not", "did you mean model.dropout?"]),
+        ("optimizer.learning_rate=1", ["optimizer.learning_rate is not a key"]),
+        ("nonsense=1", ["nonsense is not a key", "--cfg job"]),
+        ("trainer.epochs=many", ["trainer.epochs=many", "Integer"]),
+        ("trainer.epochs=1.5", ["trainer.epochs=1.5", "Integer"]),
+        ("trainer.epochs=null", ["trainer.epochs=null"]),
+        ("trainer.cuda_graphs=maybe", ["trainer.cuda_graphs=maybe", "bool"]),
+        ("model.channels=32", ["model.channels=32"]),
+        ("loss=mse", ["loss=mse", "cross_entropy, binary_cross_entropy"]),
+        ("data.scaling=full", ["data.scaling=full", "unit, standardised, raw"]),
+        ("epochs", ["epochs"]),
+    ],
+)
+def test_hydras_refusal_is_explained_in_one_line(
+    compose: Compose, override: str, said: list[str]
+) -> None:
+    explained = explanation(compose, override)
+    assert "\n" not in explained
+    for words in said:
+        assert words in explained
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_an_unknown_choice_is_answered_with_the_choices(compose: Compose, group: str) -> None:
+    explained = explanation(compose, f"{group}=nothing")
+    assert f"{group}=nothing is not there" in explained
+    assert explained.endswith(f"choose one of {', '.join(options(group))}.")
+
+
+def test_a_key_of_another_optimizer_is_not_offered_as_its_own_correction(compose: Compose) -> None:
+    assert "did you mean optimizer.nesterov" not in explanation(compose, "optimizer.nesterov=true")

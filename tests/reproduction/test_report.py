@@ -1,0 +1,300 @@
+"""The report's numbers, against computations by hand on evidence that is made up here."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from mnist_bench.reproduction.findings import READINGS
+from mnist_bench.reproduction.published import (
+    CURVES as PUBLISHED_CURVES,
+)
+from mnist_bench.reproduction.published import (
+    EXPERIMENTS,
+    FIGURES,
+    PUBLISHED,
+    SECONDS_PER_EPOCH,
+)
+from tests.support.made_up_evidence import Evidence, read_csv, row_of, rows_of, vgg16_curve
+from tests.support.train_command import REPOSITORY, environment
+
+# The 0.975 quantiles of Student's distribution, as tables have them, by degrees of freedom.
+T = {1: 12.7062, 2: 4.30265}
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    return Evidence(tmp_path)
+
+
+# --- The published figures --------------------------------------------------------------------
+
+
+def test_the_published_figures_are_the_last_rows_of_the_published_curves():
+    curves = {}
+    for row in read_csv(PUBLISHED_CURVES):
+        curves.setdefault(row["experiment"], []).append(row)
+    compared = 0
+    for figure in FIGURES:
+        if figure.source == "README 001" or figure.key == "test_accuracy":
+            continue  # of another run, and of the test set: no curve has them
+        rows = curves[figure.experiment]
+        if figure.key == "best_val_accuracy":
+            published = max(float(row["val_accuracy"]) for row in rows)
+        elif figure.key == "test_loss":
+            published = float(rows[-1]["val_loss"])
+        else:
+            published = float(rows[-1][figure.key.replace("binary_", "")])
+        assert round(figure.value, 4) == published, figure
+        compared += 1
+    assert compared == 33
+    assert {figure.experiment for figure in FIGURES} == set(curves) == set(PUBLISHED) - {"cnn5x5"}
+    assert set(SECONDS_PER_EPOCH) == set(curves)
+
+
+# --- The table of the figures -----------------------------------------------------------------
+
+
+def test_mean_deviation_and_intervals_are_those_of_student(evidence, tmp_path):
+    for seed, accuracy in enumerate((0.9920, 0.9926, 0.9923)):
+        evidence.add("cnn3x3", seed, {"val_accuracy": accuracy, "val_loss": 0.03 + seed / 1000})
+    _, text = evidence.report(tmp_path)
+    # The mean is 99.23 %, the deviation 0.03 %.
+    reach, further = T[2] * 0.03 / math.sqrt(3), T[2] * 0.03 * math.sqrt(1 + 1 / 3)
+    assert row_of(text, "cnn3x3", "val accuracy, %") == [
+        *("cnn3x3", "val accuracy, %", "notebook 003", "99.26", "99.23", "0.03", "3"),
+        f"{99.23 - reach:.2f} to {99.23 + reach:.2f}",
+        f"{99.23 - further:.2f} to {99.23 + further:.2f}",
+        "yes",
+    ]
+    # 0.030, 0.031, 0.032; published 0.0263.
+    further = T[2] * 0.001 * math.sqrt(1 + 1 / 3)
+    loss = row_of(text, "cnn3x3", "val loss")
+    assert loss[3:7] == ["0.0263", "0.0310", "0.0010", "3"]
+    assert loss[8:] == [f"{0.031 - further:.4f} to {0.031 + further:.4f}", "yes"]
+    (row,) = (
+        r
+        for r in read_csv(tmp_path / "reproduction.csv")
+        if (r["experiment"], r["figure"]) == ("cnn3x3", "val_accuracy")
+    )
+    assert float(row["mean"]) == pytest.approx(0.9923)
+    assert float(row["prediction_low"]) == pytest.approx(
+        0.9923 - T[2] * 3e-4 * math.sqrt(4 / 3), rel=1e-6
+    )
+    assert (row["n"], row["precisions"], row["devices"]) == ("3", "fp32", "machine A")
+
+
+def test_figures_inside_and_outside_are_counted(evidence, tmp_path):
+    for seed in range(3):
+        evidence.add(
+            "cnn3x3",
+            seed,
+            {
+                "val_accuracy": 0.9925 + seed / 1e4,  # published 0.9926: inside
+                "val_loss": 0.05 + seed / 1e4,  # published 0.0263: outside
+                "train_accuracy": 0.9939,  # no spread: not judged
+                "train_loss": 0.0178,
+            },
+        )
+    evidence.add("mnist_cnn", 0, {})  # one run: not judged
+    _, text = evidence.report(tmp_path)
+    assert [row[-1] for row in rows_of(text, "cnn3x3") if "notebook 003" in row] == [
+        *("yes", "no", "no spread", "no spread")
+    ]
+    assert {row[-1] for row in rows_of(text, "mnist_cnn") if "README 002" in row} == {"one run"}
+    flat = " ".join(text.split())
+    assert (
+        "1 of 2 published figures lie inside the 95 % prediction interval of our runs, 1 outside; "
+        "chance alone would put 0.1 of 2 outside"
+    ) in flat
+
+
+def test_an_experiment_without_runs_says_so(evidence, tmp_path):
+    evidence.add("cnn3x3", 0, {})
+    _, text = evidence.report(tmp_path)
+    assert row_of(text, "wide3x3", "0") == ["wide3x3", "0", "-", "-", "not yet run", "99.14", "-"]
+    assert "cnn5x5_no_dropout" not in text.split("## Every published figure")[0]
+
+
+def test_the_time_is_the_median_over_the_runs_of_each_machine(evidence, tmp_path):
+    for seed in range(3):  # 20, 21 and 22 s
+        evidence.add("cnn3x3", seed, {})
+    evidence.add("cnn3x3", 7, {}, device="machine B", precision="bf16")
+    _, text = evidence.report(tmp_path)
+    times = text.split("## Time")[1].split("## Curves")[0]
+    assert rows_of(times, "cnn3x3") == [
+        ["cnn3x3", "machine A", "fp32", "3", "21.0", "5"],
+        ["cnn3x3", "machine B", "bf16", "1", "27.0", "5"],
+    ]
+
+
+def test_runs_that_are_not_counted_are_named(evidence, tmp_path):
+    evidence.add("cnn3x3", 0, {"val_accuracy": 0.99})
+    evidence.add("cnn3x3", 0, {"val_accuracy": 0.5}, device="machine B")
+    evidence.add("cnn3x3", 1, {"val_accuracy": 0.99}, precision="bf16")
+    _, text = evidence.report(tmp_path)
+    evidence.add("cnn3x3", 1, {"val_accuracy": 0.5, "test_accuracy": 0.98}, device="machine B")
+    _, text = evidence.report(tmp_path)
+    others = text.split("other runs")[1].split("##")[0]
+    assert rows_of(others, "cnn3x3") == [
+        ["cnn3x3", "bf16", "machine A", "1", "50.00"],
+        ["cnn3x3", "fp32", "machine B", "0", "50.00"],
+    ]
+
+
+# --- Comparisons ------------------------------------------------------------------------------
+
+
+def test_comparisons_are_paired_by_seed_and_adjusted_together(evidence, tmp_path):
+    # cnn5x5 minus cnn3x3: 0.3, 0.1 and 0.2 points; seeds 3 and 4 have no partner.
+    for seed, (ours, other) in enumerate(((0.993, 0.990), (0.992, 0.991), (0.994, 0.992))):
+        evidence.add("cnn5x5", seed, {"test_accuracy": ours}, wrong=range(seed))
+        evidence.add("cnn3x3", seed, {"test_accuracy": other}, wrong=range(1, 4))
+    evidence.add("cnn5x5", 3, {"test_accuracy": 0.1})
+    evidence.add("cnn3x3", 4, {"test_accuracy": 0.1})
+    # wide5x7_bn minus wide3x3: 0.1 and 0.3 points, far from certain.
+    for seed in range(2):
+        evidence.add("wide5x7_bn", seed, {"test_accuracy": 0.991 + 0.002 * seed})
+        evidence.add("wide3x3", seed, {"test_accuracy": 0.990})
+    _, text = evidence.report(tmp_path)
+
+    row = row_of(text, "Is 5 × 5 different from 3 × 3?")
+    reach = T[2] * 0.1 / math.sqrt(3)
+    assert row[2:7] == ["cnn5x5 minus cnn3x3", "fp32", "machine A", "3", "+0.20"]
+    assert row[7] == f"{0.2 - reach:+.2f} to {0.2 + reach:+.2f}"
+    # Closed forms of Student's distribution: with 2 degrees of freedom p = 1 - t / sqrt(2 + t²),
+    # with 1 degree p = 1 - 2 arctan(t) / pi. The means are 0.2 each, the standard errors 0.1 /
+    # sqrt(3) and 0.1.
+    t = 2 * math.sqrt(3)
+    p, q = 1 - t / math.sqrt(2 + t * t), 1 - 2 * math.atan(2) / math.pi
+    assert row[8:] == [f"{p:.4f}", f"{2 * p:.4f}"]
+    assert row_of(text, "Is Model 3 better than Model 1?")[8:] == [f"{q:.4f}", f"{q:.4f}"]
+    flat = " ".join(text.split())
+    assert "Not yet run with a common seed: wide3x5_bn minus wide3x3" in flat
+
+    images = [row[1:4] for row in rows_of(text, "cnn5x5 minus cnn3x3")]
+    # Wrong images of cnn5x5: none, {0}, {0, 1}; of cnn3x3: {1, 2, 3} each time.
+    assert images == [["0", "3", "0"], ["1", "3", "1"], ["2", "2", "1"], ["all", "-", "-"]]
+    # Sign test by hand: 2 * (1/2)^3, 2 * (1 + 4) / 2^4, 1.
+    assert [row[-1] for row in rows_of(text, "cnn5x5 minus cnn3x3")][:3] == [
+        *("0.2500", "0.6250", "1.0000")
+    ]
+
+
+def test_a_pair_is_of_one_precision(evidence, tmp_path):
+    evidence.add("cnn5x5", 0, {"test_accuracy": 0.99})
+    evidence.add("cnn3x3", 0, {"test_accuracy": 0.98}, precision="bf16")
+    _, text = evidence.report(tmp_path)
+    assert "Not yet run with a common seed: cnn5x5 minus cnn3x3" in text
+    evidence.add("cnn5x5", 0, {"test_accuracy": 0.97}, precision="bf16")
+    _, text = evidence.report(tmp_path)
+    assert row_of(text, "Is 5 × 5 different from 3 × 3?")[3:7] == [
+        *("bf16", "machine A", "1", "-1.00")
+    ]
+
+
+def test_a_pair_is_of_one_machine(evidence, tmp_path):
+    evidence.add("cnn5x5", 0, {"test_accuracy": 0.99}, device="machine A")
+    evidence.add("cnn3x3", 0, {"test_accuracy": 0.98}, device="machine B")
+    evidence.add("cnn3x3", 0, {"test_accuracy": 0.90}, device="machine A", precision="bf16")
+    _, text = evidence.report(tmp_path)
+    assert "Not yet run with a common seed: cnn5x5 minus cnn3x3" in text
+    # bf16 on machine A less fp32 on machine B would be precision and machine in one.
+    assert rows_of(text.split("## Precision")[1], "cnn3x3") == []
+    evidence.add("cnn5x5", 0, {"test_accuracy": 0.97}, device="machine B")
+    _, text = evidence.report(tmp_path)
+    assert row_of(text, "Is 5 × 5 different from 3 × 3?")[3:7] == [
+        *("fp32", "machine B", "1", "-1.00")
+    ]
+
+
+def test_a_mean_over_several_machines_says_of_which(evidence, tmp_path):
+    for seed, device in enumerate(("machine B", "machine A", "machine B")):
+        evidence.add("wide3x3", seed, {}, device=device)
+    _, text = evidence.report(tmp_path)
+    assert row_of(text, "wide3x3", "3")[3] == "1 on machine A; 2 on machine B"
+
+
+def test_bf16_is_compared_with_fp32_seed_by_seed(evidence, tmp_path):
+    for seed, difference in enumerate((0.0010, 0.0030)):
+        evidence.add("cnn3x3", seed, {"test_loss": 0.03, "test_accuracy": 0.99})
+        evidence.add(
+            "cnn3x3",
+            seed,
+            {"test_loss": 0.03 + difference, "test_accuracy": 0.985},
+            precision="bf16",
+        )
+    evidence.add("cnn3x3", 2, {"test_loss": 9})
+    _, text = evidence.report(tmp_path)
+    reach = T[1] * 0.001
+    text = text.split("## Precision")[1]
+    assert row_of(text, "cnn3x3", "machine A", "test loss")[3:6] == [
+        *("2", "+0.0020", f"{0.002 - reach:+.4f} to {0.002 + reach:+.4f}")
+    ]
+    assert row_of(text, "cnn3x3", "machine A", "test accuracy, %")[3:5] == ["2", "-0.50"]
+
+
+# --- The files --------------------------------------------------------------------------------
+
+
+def test_the_same_evidence_gives_the_same_bytes(evidence, tmp_path):
+    for experiment in (*READINGS, "vgg16"):
+        for seed in range(2):
+            curve = vgg16_curve(0.001 * seed, 0.008) if experiment == "vgg16" else [{}] * 20
+            evidence.add(experiment, seed, {"test_accuracy": 0.99 + seed / 1000}, curve=curve)
+    first, _ = evidence.report(tmp_path / "first")
+    evidence.runs.reverse()  # the rows' order is not part of the evidence
+    second, _ = evidence.report(tmp_path / "second")
+    assert [p.relative_to(tmp_path / "first") for p in first] == [
+        *(p.relative_to(tmp_path / "second") for p in second)
+    ]
+    assert len(first) == 2 + 4 + 2
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one
+
+
+def test_every_experiment_can_be_drawn(evidence, tmp_path):
+    for experiment in EXPERIMENTS:
+        curve = vgg16_curve(0.001, 0.008) if experiment == "vgg16" else [{}] * 20
+        evidence.add(experiment, 0, {}, curve=curve)
+    written, text = evidence.report(tmp_path)
+    for experiment in EXPERIMENTS:
+        assert tmp_path / "reproduction" / f"{experiment}.png" in written
+        assert f"(reproduction/{experiment}.png)" in text
+
+
+WITHOUT = """
+import sys
+from pathlib import Path
+from mnist_bench.errors import ConfigError
+from mnist_bench.reproduction.reproduce import reproduce
+for package in ("scipy", "matplotlib"):
+    sys.modules[package] = None  # as if it were not installed
+    try:
+        reproduce(runs=Path("runs"), results=Path("."), train=False)
+    except ConfigError as error:
+        print(error)
+    del sys.modules[package]
+"""
+
+
+def test_without_the_packages_of_the_report_it_is_refused_and_the_evidence_kept(evidence, tmp_path):
+    evidence.add("cnn3x3", 0, {})
+    evidence.report(tmp_path / "elsewhere")
+    before = (tmp_path / "reproduction" / "runs.csv").read_text()
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT],
+        cwd=tmp_path,
+        env=environment(tmp_path, PYTHONPATH=str(REPOSITORY)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.stdout.splitlines() == [
+        f"The report takes {package}, which is not installed: pip install "
+        f'"mnist-bench[reports]", and --no-train writes it from what is there.'
+        for package in ("scipy", "matplotlib")
+    ], process.stderr
+    assert (tmp_path / "reproduction" / "runs.csv").read_text() == before
+    assert not (tmp_path / "reproduction.md").exists()
