@@ -12,7 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mnist_bench.config.explain import explain
-from mnist_bench.config.schema import register_schemas, to_config
+from mnist_bench.config.read import to_config
+from mnist_bench.config.schema import register_schemas
 from mnist_bench.errors import BenchError
 
 register_schemas()
@@ -21,11 +22,11 @@ register_schemas()
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(composed: DictConfig) -> None:
     from mnist_bench.loggers.console import complain
-    from mnist_bench.runs.run import run  # PyTorch: seconds that --help need not wait for
+    from mnist_bench.runs.session import carry_out  # PyTorch: seconds that --help need not wait for
 
     job = HydraConfig.get()
     try:
-        run(to_config(composed), Path(job.runtime.output_dir))
+        carry_out(to_config(composed, job.runtime.choices), Path(job.runtime.output_dir))
     except Exception as error:
         if isinstance(error, BenchError):
             complain(str(error))

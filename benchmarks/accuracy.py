@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from benchmarks.step import ROOT, file_name_part
-from mnist_bench.loggers.console import say
-from mnist_bench.runs.checkpoint import LAST
-from mnist_bench.runs.records import PREDICTIONS, provenance, read_summary
+from mnist_bench.loggers.console import info
+from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.records import provenance, read_summary
 
 MODELS = ["simple3x3", "simple5x5", "simple7x7"]
 SEEDS = 10
@@ -30,7 +30,7 @@ def train(model: str, seed: int, run: Path, overrides: Sequence[str]) -> None:
     if is_trained(run):
         return
     command = [f'resume="{run}"']
-    if not (run / LAST).exists():
+    if not RunFolder(run).last.exists():
         shutil.rmtree(run, ignore_errors=True)  # what a training left that was cut off early
         command = ["experiment=accuracy", f"model={model}", f"seed={seed}"]
         command += [f'hydra.run.dir="{run}"', *overrides]
@@ -49,7 +49,7 @@ def accuracies(runs: dict[str, list[Path]]) -> dict[str, list[float]]:
     """Test accuracy of every seed, for each network and for the ensemble."""
     found: dict[str, list[float]] = {name: [] for name in [*runs, "ensemble"]}
     for of_a_seed in zip(*runs.values(), strict=True):
-        saved = [np.load(run / PREDICTIONS) for run in of_a_seed]
+        saved = [np.load(RunFolder(run).predictions) for run in of_a_seed]
         answers = [torch.from_numpy(file["logits"]).double().softmax(1) for file in saved]
         labels = torch.from_numpy(saved[0]["labels"])
         for name, answer in zip(found, [*answers, torch.stack(answers).mean(0)], strict=True):
@@ -96,16 +96,16 @@ def main() -> None:
             train(model, seed, run, arguments.override)
     missing = [model for model, of_model in runs.items() if not all(map(is_trained, of_model))]
     if missing:
-        say(f"For the table, {' and '.join(missing)} have to be trained.")
+        info(f"For the table, {' and '.join(missing)} have to be trained.")
         return
     report = as_markdown(runs)
-    say(report)
+    info(report)
     if arguments.write:
         device = read_summary(runs[MODELS[0]][0])["device"]
         path = arguments.write / f"accuracy-{file_name_part(device)}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(report)
-        say(f"Written to {path}")
+        info(f"Written to {path}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from benchmarks.step import in_plain_layers
 from mnist_bench.config.compose import compose
-from mnist_bench.config.schema import TrainConfig, to_config
+from mnist_bench.config.read import to_config
+from mnist_bench.config.schema import TrainConfig
 from mnist_bench.data.splits import Splits
 from mnist_bench.exchange.keras.layers import to_keras
 from mnist_bench.models import ConvNet

@@ -35,7 +35,7 @@ from mnist_bench.kernels.layers import (
     prefers_winograd,
 )
 from mnist_bench.kernels.winograd import winograd_conv2d, winograd_serves
-from mnist_bench.loggers.console import say
+from mnist_bench.loggers.console import info
 from mnist_bench.models.convnet import IMAGE_SIZE
 from mnist_bench.runs.records import provenance
 from mnist_bench.training.device import keep_freed_memory
@@ -283,7 +283,7 @@ def named(way: str, used: bool) -> str:
 
 def row(what: str, precision: str, ours: float, theirs: float, ratio: float) -> str:
     line = f"| {what} | {precision} | {ours:.1f} | {theirs:.1f} | {ratio:.2f} |"
-    say(line)
+    info(line)
     return line
 
 
@@ -340,7 +340,7 @@ def main() -> None:
         ]
         path = arguments.write / f"layers-{file_name_part(device)}.md"
         path.write_text("\n".join([*header, *lines]) + "\n")
-        say(f"Written to {path}")
+        info(f"Written to {path}")
 
 
 if __name__ == "__main__":

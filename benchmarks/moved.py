@@ -26,8 +26,8 @@ import torch
 
 from benchmarks.step import MODELS, ROOT, device_name, file_name_part
 from mnist_bench.config.compose import compose
-from mnist_bench.config.schema import to_config
-from mnist_bench.loggers.console import say
+from mnist_bench.config.read import to_config
+from mnist_bench.loggers.console import info
 from mnist_bench.runs.records import provenance
 from mnist_bench.training.device import find_placement
 
@@ -121,7 +121,7 @@ def main() -> None:
         "| network | precision | what differs | seconds, ours / theirs |",
         "| --- | --- | --- | ---: |",
     ]
-    say("\n".join(lines))
+    info("\n".join(lines))
     with checkout(arguments.commit) as other:
         for model in arguments.models:
             for precision in PRECISIONS:
@@ -132,11 +132,11 @@ def main() -> None:
                     times = f"{middle:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
                 what = ", ".join(different) or "nothing"
                 lines.append(f"| `{model}` | {precision} | {what} | {times} |")
-                say(lines[-1])
+                info(lines[-1])
     if arguments.write:
         path = ROOT / "benchmarks" / "results" / f"moved-{file_name_part(device_name())}.md"
         path.write_text("\n".join(lines) + "\n")
-        say(f"Written to {path}")
+        info(f"Written to {path}")
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 
 from benchmarks.step import ROOT, file_name_part
 from mnist_bench.config.compose import compose
-from mnist_bench.config.schema import TrainConfig, to_config
+from mnist_bench.config.read import to_config
+from mnist_bench.config.schema import TrainConfig
 from mnist_bench.data.images import Images
 from mnist_bench.data.splits import epoch_order, split_images
 from mnist_bench.errors import ConfigError
-from mnist_bench.loggers.console import say
+from mnist_bench.loggers.console import info
 from mnist_bench.runs.prepare import read_images
 from mnist_bench.runs.records import provenance
 from mnist_bench.training.device import Placement, find_placement, keep_freed_memory
@@ -142,7 +143,7 @@ def take_turns(
             placement.synchronize()
             seconds = time.perf_counter() - start
             if seed < 0:
-                say(f"{name}: {seconds:.2f} s to warm up")
+                info(f"{name}: {seconds:.2f} s to warm up")
                 continue
             records[name].seconds.append(seconds)
             records[name].accuracies.append(test(network, images))
@@ -188,7 +189,7 @@ def measure(seeds: int, overrides: list[str]) -> tuple[dict[str, Record], Placem
         raise ConfigError("It takes two seeds or more, trainer.epochs=1 and data=mnist.")
     placement = find_placement(config.trainer)
     keep_freed_memory()
-    images = read_images("mnist", None, Path(config.data.root), say).to(placement.device)
+    images = read_images("mnist", None, Path(config.data.root), info).to(placement.device)
     contenders: dict[str, Contender] = {
         "`experiment=speedrun`": Ours(config, images, placement),
         "study of 2021": Study(images),
@@ -207,13 +208,13 @@ def main() -> None:
     except ConfigError as error:
         parser.error(str(error))
     for name, record in records.items():
-        say(f"{name}: {record}")
+        info(f"{name}: {record}")
     if arguments.write:
         command = " ".join(["python -m benchmarks.speedrun", *arguments.overrides])
         path = arguments.write / f"speedrun-{file_name_part(placement.device_name)}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(as_markdown(records, placement, command))
-        say(f"Written to {path}")
+        info(f"Written to {path}")
 
 
 if __name__ == "__main__":

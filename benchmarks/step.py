@@ -25,9 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnist_bench.config.compose import CONF, compose
-from mnist_bench.config.schema import TrainConfig, to_config
+from mnist_bench.config.read import to_config
+from mnist_bench.config.schema import TrainConfig
 from mnist_bench.data.splits import Splits
-from mnist_bench.loggers.console import say
+from mnist_bench.loggers.console import info
 from mnist_bench.models import ConvNet
 from mnist_bench.runs.prepare import Prepared, prepare
 from mnist_bench.runs.records import provenance
@@ -68,7 +69,7 @@ class Measurement:
 def measure(model: str, overrides: list[str]) -> tuple[Measurement, str]:
     """Time one network; returns the figures and the device's name."""
     config = to_config(compose([f"model={model}", *overrides])[0])
-    prepared = prepare(config, say)
+    prepared = prepare(config, info)
     placement = prepared.placement
     steps = build_steps(config, prepared)
     seconds = ROUND_SECONDS[placement.device.type]
@@ -253,7 +254,7 @@ def main() -> None:
             batch = f"trainer.batch_size={arguments.batch_size}"
             m, device_name = measure(model, [f"trainer.precision={precision}", batch])
             measurements.append(m)
-            say(
+            info(
                 f"{m.model} {m.precision}: {m.ours_ms:.2f} ms, plain {m.plain_ms:.2f} ms, "
                 f"ratio {m.ratio:.3f}, default layout {m.default_layout_ms:.2f} ms, "
                 f"{m.images_per_second:,.0f} images/s"
@@ -263,7 +264,7 @@ def main() -> None:
         arguments.write.mkdir(parents=True, exist_ok=True)
         path = arguments.write / f"step-{file_name_part(device_name)}.md"
         path.write_text(as_markdown(measurements, device_name, command))
-        say(f"Written to {path}")
+        info(f"Written to {path}")
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.contenders import CONTENDERS
 from benchmarks.step import MODELS, ROOT, device_name, file_name_part, in_plain_layers
 from mnist_bench.config.compose import compose
-from mnist_bench.config.schema import to_config
-from mnist_bench.loggers.console import say
+from mnist_bench.config.read import to_config
+from mnist_bench.loggers.console import info
 from mnist_bench.models import ConvNet
 from mnist_bench.runs.records import provenance
 from mnist_bench.training.device import find_placement
@@ -129,7 +129,7 @@ def measure(model: str, precision: str, batch_size: int) -> list[Row]:
                 entered.train(3)
                 steps = round(ROUND_SECONDS / entered.train(3))
             except ContenderError as error:
-                say(f"{model} {precision}: {name} is left out: {error}")
+                info(f"{model} {precision}: {name} is left out: {error}")
                 continue
             running[name] = entered, min(max(steps, 3), EPOCH_STEPS)
             times[name] = []
@@ -157,7 +157,7 @@ def measure(model: str, precision: str, batch_size: int) -> list[Row]:
             commit=versions["git_commit"],
             date=versions["started"][:10],
         )
-        say(f"{model} {precision} {name}: {row.ms_per_step:.1f} ms, {row.times_ours:.2f} of ours")
+        info(f"{model} {precision} {name}: {row.ms_per_step:.1f} ms, {row.times_ours:.2f} of ours")
         rows.append(row)
     return rows
 
@@ -331,7 +331,7 @@ def main() -> None:
         sys.exit("Nobody could be measured.")
     path.with_suffix(".md").write_text(as_markdown(rows))
     draw(rows, path.with_suffix(".png"))
-    say(f"Written to {path.with_suffix('.md')}")
+    info(f"Written to {path.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from tests.support.train_command import FIVE_EPOCHS, run_train
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # read when Keras is first imported
 
-from mnist_bench.config.schema import TrainConfig, register_schemas, to_config
+from mnist_bench.config.read import to_config
+from mnist_bench.config.schema import TrainConfig, register_schemas
 from mnist_bench.data.datasets import MNIST, find_dataset
 from mnist_bench.data.fetch import ensure_files
 from mnist_bench.data.images import Images, load_images

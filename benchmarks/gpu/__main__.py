@@ -15,7 +15,7 @@ from benchmarks.gpu.rows import FILE, Origin, Row, read_rows
 from benchmarks.gpu.schedule import Part, Turn, calls, plan, run
 from benchmarks.gpu.tables import write_tables
 from benchmarks.step import ROOT, file_name_part
-from mnist_bench.loggers.console import say
+from mnist_bench.loggers.console import info
 
 RESULTS = ROOT / "benchmarks" / "results"
 # Options whose figures mean nothing.
@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parse()
     if arguments.tables:
         for folder in [arguments.folder] if arguments.folder else device_folders():
-            say(f"Written to {write_tables(folder)}")
+            info(f"Written to {write_tables(folder)}")
         return
     device, folder = find_device(arguments.folder, planning=arguments.plan)
     rows = read_rows(folder)
@@ -42,13 +42,13 @@ def main() -> None:
     seconds = seconds_of(arguments.minutes)
     if arguments.plan:
         for line in plan_lines(chosen, rows, origin, seconds):
-            say(line)
+            info(line)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    failed = run(chosen, folder, origin, seconds, say, partial(keep, folder, arguments.pack))
+    failed = run(chosen, folder, origin, seconds, info, partial(keep, folder, arguments.pack))
     now = read_rows(folder)
     due = sum(len(turn.keys) for turn in plan(chosen, now, origin))
-    say(f"Rows: {len(now) - len(rows) - failed} measured, {failed} failed, {due} due.")
+    info(f"Rows: {len(now) - len(rows) - failed} measured, {failed} failed, {due} due.")
     sys.exit(1 if failed else 0)
 
 

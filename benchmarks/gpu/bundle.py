@@ -20,7 +20,7 @@ from benchmarks.gpu.rows import FILE
 from benchmarks.step import ROOT
 from mnist_bench.data.datasets import MNIST
 from mnist_bench.data.fetch import ensure_files
-from mnist_bench.loggers.console import complain, say
+from mnist_bench.loggers.console import complain, info
 
 PYTHON_VERSION = "3.12"
 PLATFORMS = ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"]
@@ -43,7 +43,7 @@ def main() -> None:
     for requirement in arguments.requirements:
         add_wheel(folder / "wheels", requirement)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    say(f"{folder}: {size / 2**20:.1f} MiB; on the machine: bash run.sh FOLDER --plan")
+    info(f"{folder}: {size / 2**20:.1f} MiB; on the machine: bash run.sh FOLDER --plan")
 
 
 def add_project(folder: Path) -> None:
@@ -69,7 +69,7 @@ def git(*arguments: str) -> str:
 
 
 def add_mnist(folder: Path, root: Path) -> None:
-    ensure_files(MNIST, root, say)
+    ensure_files(MNIST, root, info)
     folder.mkdir()
     for file in MNIST.files:
         content = (MNIST.raw_folder(root) / file.name).read_bytes()

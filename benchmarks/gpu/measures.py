@@ -25,10 +25,12 @@ from benchmarks.gpu.parts import Settings
 from benchmarks.gpu.rows import Figures, Key
 from benchmarks.step import ROOT, calibrate, our_step, plain_steps, time_steps
 from mnist_bench.config.compose import compose
-from mnist_bench.config.schema import TrainConfig, to_config
+from mnist_bench.config.read import to_config
+from mnist_bench.config.schema import TrainConfig
 from mnist_bench.kernels.layers import Conv2d
+from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.prepare import Prepared, prepare
-from mnist_bench.runs.records import METRICS, read_summary
+from mnist_bench.runs.records import read_summary
 from mnist_bench.training.device import keep_freed_memory
 
 Step = Callable[[], None]
@@ -202,7 +204,7 @@ def read_run(run: Path) -> Figures:
     for of in ("test", "val", "train"):
         names += [f"{of}_accuracy", f"{of}_binary_accuracy"]
     figures: Figures = {name: summary[name] for name in names if name in summary}
-    with (run / METRICS).open(newline="") as file:
+    with RunFolder(run).metrics.open(newline="") as file:
         first, *later = [float(epoch["seconds"]) for epoch in csv.DictReader(file)]
     whole = epoch_seconds((run / "train.log").read_text())
     return figures | {

@@ -2,13 +2,11 @@
 
 import difflib
 import re
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any
 
 from hydra.errors import MissingConfigException
 
-from mnist_bench.config.schema import SCHEMAS, TrainConfig
+from mnist_bench.config.schema import GROUPS, SCHEMAS, TrainConfig
+from mnist_bench.config.walk import leaves
 
 # Keys of earlier versions, and what to give instead.
 REMOVED = {"trainer.replicas": "train the seeds one after the other, with -m 'seed=range(16)'"}
@@ -38,17 +36,10 @@ def explain(error: Exception) -> str:
 def _known_keys() -> list[str]:
     schemas = [TrainConfig(), *(s() for group in SCHEMAS.values() for s in group.values())]
     prefixes = ["", *(f"{group}." for group in SCHEMAS for _ in SCHEMAS[group])]
+    schemas += [schema() for schema in GROUPS.values()]
+    prefixes += [f"{group}." for group in GROUPS]
     return [
-        key
+        leaf.key
         for schema, prefix in zip(schemas, prefixes, strict=True)
-        for key in _keys(schema, prefix)
+        for leaf in leaves(schema, prefix)
     ]
-
-
-def _keys(config: Any, prefix: str) -> Iterator[str]:
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        if is_dataclass(value):
-            yield from _keys(value, f"{prefix}{entry.name}.")
-        else:
-            yield f"{prefix}{entry.name}"

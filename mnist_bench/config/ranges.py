@@ -1,7 +1,7 @@
 """What values a configuration's fields may have, declared beside each field of a dataclass."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import field, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import field
 from typing import Any
 
 from omegaconf import MISSING
@@ -60,16 +60,3 @@ def one_or_each(test: Callable[[Any], bool], text: str, default: Any = MISSING) 
 def whole_for_each(default: Any = MISSING) -> Any:
     text = "a whole number of at least 1, or a list of them"
     return one_or_each(lambda v: is_whole(v) and v >= 1, text, default)
-
-
-def bounded_values(
-    config: Any, prefix: str = ""
-) -> Iterator[tuple[str, Any, Callable[[Any], bool], str]]:
-    """Key, value, test and text of every field that has a range, here and in dataclasses below."""
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        key = f"{prefix}{entry.name}"
-        if is_dataclass(value):
-            yield from bounded_values(value, f"{key}.")
-        elif "test" in entry.metadata:
-            yield key, value, entry.metadata["test"], entry.metadata["text"]

@@ -1,23 +1,21 @@
 """What can be configured: one dataclass per group of `conf/`, registered as Hydra schemas.
 
-Types are enforced by Hydra when a configuration is composed, ranges (`ranges.py`) by `check`. What
-has a default here came later than the first saved runs, which go on with it; all others are in
-`conf/`. This module imports nothing heavy, so `--help` answers at once.
+Types are enforced by Hydra when a configuration is composed, ranges (`ranges.py`) by `read.check`.
+What has a default here came later than the first saved runs, which go on with it; all others are in
+`conf/`. Wherever a group is `Any`, a user's own part may stand in place of ours (`parts.py`). This
+module imports nothing heavy, so `--help` answers at once.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING, OmegaConf
 
 from mnist_bench.config.ranges import (
     allowed,
     at_least,
-    bounded_values,
     decays,
     each,
     fraction,
@@ -28,7 +26,6 @@ from mnist_bench.config.ranges import (
     positive,
     whole_for_each,
 )
-from mnist_bench.errors import ConfigError
 
 # --- Model ------------------------------------------------------------------------------------
 
@@ -195,6 +192,13 @@ class DataConfig:
     )
 
 
+@dataclass
+class OwnDataConfig(DataConfig):
+    """Data that are read by a class of the user's own; `read.to_config` makes it."""
+
+    source: Any = None  # Part
+
+
 # --- Augmentation -----------------------------------------------------------------------------
 
 
@@ -250,12 +254,13 @@ class TrainerConfig:
     )
     refresh_seconds: float = positive()
     save_every: int = at_least(0)
+    early_stopping: int | None = allowed(
+        lambda v: v is None or v >= 1, "a whole number of epochs of at least 1, or null", None
+    )
     test_weights: TestWeights = MISSING
 
 
-# --- The whole --------------------------------------------------------------------------------
-
-SEEDS = 2**32
+# --- Loss -------------------------------------------------------------------------------------
 
 
 class Loss(Enum):
@@ -264,20 +269,38 @@ class Loss(Enum):
 
 
 @dataclass
+class LossConfig:
+    name: Loss = MISSING
+
+
+# --- The whole --------------------------------------------------------------------------------
+
+SEEDS = 2**32
+
+
+@dataclass
 class TrainConfig:
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    model: Any = MISSING  # ModelConfig or Part
+    optimizer: Any = MISSING  # one of SCHEMAS or Part
+    scheduler: Any = MISSING  # one of SCHEMAS or Part
+    data: Any = MISSING  # DataConfig or OwnDataConfig
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: dict[str, Any] = field(default_factory=dict)  # Part, by name
     seed: int = allowed(lambda v: 0 <= v < SEEDS, f"a whole number from 0 to {SEEDS - 1}")
-    loss: Loss = MISSING
+    loss: Any = MISSING  # LossConfig or Part
     label_smoothing: float = fraction(default=0.0)
     resume: str | None = None
     imported_from: str | None = None
 
 
+# The groups with one schema, and those with one for each choice.
+GROUPS: dict[str, type] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "augmentation": AugmentationConfig,
+    "loss": LossConfig,
+}
 SCHEMAS: dict[str, dict[str, type]] = {
     "optimizer": {
         c.name: c
@@ -288,80 +311,17 @@ SCHEMAS: dict[str, dict[str, type]] = {
 
 
 def register_schemas() -> None:
-    """Make the schemas known to Hydra; `conf/` refers to them as `schema/<group>: <name>`."""
+    """Make the schemas known to Hydra.
+
+    `conf/` refers to them as `/schema: <group>` or `/schema/<group>: <name>`.
+    """
     OmegaConf.register_new_resolver(
         "first", lambda *values: next(filter(None, values)), replace=True
     )
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
-    store.store(group="schema", name="model", node=ModelConfig)
-    store.store(group="schema", name="augmentation", node=AugmentationConfig)
+    for name, schema in GROUPS.items():
+        store.store(group="schema", name=name, node=schema)
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
             store.store(group=f"schema/{group}", name=name, node=schema)
-
-
-# --- From OmegaConf to checked dataclasses ----------------------------------------------------
-
-
-def to_config(composed: DictConfig) -> TrainConfig:
-    """The composed configuration as checked dataclasses.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-    try:
-        config = OmegaConf.to_object(composed)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"The configuration is not complete: {error}".splitlines()[0]) from error
-    assert isinstance(config, TrainConfig)
-    check(config)
-    return config
-
-
-def load_config(path: Path) -> DictConfig:
-    """Read a run's saved configuration (`.hydra/config.yaml`) back under its schema."""
-    saved = OmegaConf.load(path)
-    assert isinstance(saved, DictConfig)
-    schema = OmegaConf.structured(TrainConfig)
-    for group, schemas in SCHEMAS.items():
-        schema[group] = schemas[saved[group].name]
-    saved.trainer.pop("replicas", None)  # of runs that had it; it changed nothing in each of them
-    merged = OmegaConf.merge(schema, saved)
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def check(config: TrainConfig) -> None:
-    """Refuse the first value that is out of range or contradicts another.
-
-    Raises:
-        ConfigError: names the key, the value and what is allowed.
-    """
-    for key, value, allowed_test, text in bounded_values(config):
-        try:
-            holds = allowed_test(value)
-        except TypeError:
-            holds = False
-        if not holds:
-            raise ConfigError(f"{key}={value} is not allowed: it must be {text}.")
-    for group in SCHEMAS:
-        name, own = getattr(config, group).name, type(getattr(config, group)).name
-        if name != own:
-            raise ConfigError(
-                f"{group}.name={name} does not fit the settings of {own}: choose {group}={name}."
-            )
-    data = config.data
-    if data.validation is Validation.test and config.trainer.test_weights is TestWeights.best:
-        raise ConfigError(
-            "trainer.test_weights=best with data.validation=test would choose weights on the test "
-            "set: validate on held-out images, or set trainer.test_weights=last."
-        )
-    if config.label_smoothing > 0 and config.loss is not Loss.cross_entropy:
-        raise ConfigError(
-            f"label_smoothing={config.label_smoothing} belongs to loss=cross_entropy: set it to 0 "
-            f"with loss={config.loss.name}."
-        )
-    sgd = config.optimizer
-    if isinstance(sgd, SGDConfig) and sgd.nesterov and sgd.momentum == 0:
-        raise ConfigError("optimizer.nesterov=true needs a momentum: set optimizer.momentum.")

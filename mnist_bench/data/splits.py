@@ -72,6 +72,11 @@ class Splits:
     num_classes: int
     scaling: PixelScaling
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return (1, *self.train.images.shape[1:])
+
     def to(self, device: torch.device) -> "Splits":
         return Splits(
             self.train.to(device),

@@ -1,11 +1,10 @@
 """What happens before Hydra makes a folder: refuse what cannot run, and find the run's folder."""
 
 import copy
-import itertools
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_bench.config.explain import explain
-from mnist_bench.config.schema import load_config, to_config
+from mnist_bench.config.identity import Role, changeable, role
+from mnist_bench.config.parts import beside, refuse_unknown_source, search_in
+from mnist_bench.config.read import load_config, own_parts, to_config
+from mnist_bench.config.schema import TrainConfig
 from mnist_bench.errors import BenchError, ConfigError
-
-CONFIG = Path(".hydra", "config.yaml")
-# A resumed run keeps its configuration but for how long it trains, where, and how often it saves.
-RESUMABLE_KEYS = ("trainer.epochs", "trainer.gpus", "trainer.refresh_seconds", "trainer.save_every")
+from mnist_bench.runs.folder import atomic_write, claim_folder
 
 
 class Preflight(Callback):
@@ -34,19 +33,27 @@ class Preflight(Callback):
         with _refusing():
             if config.resume is None:
                 _refuse_imported_from(config)
-                _try(_without_hydra(config))
-                _claim_run_folder(config)
+                _find_own_modules(config, saved=False)
+                _try(_without_hydra(config), config.hydra.runtime.choices)
+                config.hydra.run.dir = str(
+                    claim_folder(Path(config.hydra.run.dir), "hydra.run.dir")
+                )
             else:
                 _adopt_run(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
             overrides = _parse_overrides(config.hydra.overrides.task)
+            _find_own_modules(config, saved=False)
+            _name_runs_by_what_varies(config, overrides)
             if _is_basic_sweep(config):
                 jobs = [_compose(kwargs["config_name"], job) for job in _expand(overrides)]
                 for job in jobs:
-                    _try(job)
-            _name_runs_by_what_varies(config, overrides)
+                    _try(_without_hydra(job), job.hydra.runtime.choices)
+                _refuse_shared_folders(jobs, overrides)
+            folder = claim_folder(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+            with read_write(config):
+                config.hydra.sweep.dir = str(folder)
 
 
 @contextmanager
@@ -63,14 +70,17 @@ def _refusing() -> Iterator[None]:
         sys.exit(1)
 
 
-def _try(config: DictConfig) -> None:
+def _try(config: DictConfig, choices: Mapping[str, str]) -> None:
     """Raise ConfigError or DataError if a run of this configuration could not begin."""
-    checked = to_config(config)
+    _try_checked(to_config(config, choices))
+
+
+def _try_checked(checked: TrainConfig) -> None:
     # Imported late: PyTorch takes seconds, and a value out of range needs none of it.
-    from mnist_bench.loggers.console import say
+    from mnist_bench.loggers.console import info
     from mnist_bench.runs.prepare import prepare
 
-    prepare(checked, say)
+    prepare(checked, info)
 
 
 def _refuse_imported_from(config: DictConfig) -> None:
@@ -85,21 +95,16 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return job_config
 
 
-def _claim_run_folder(config: DictConfig) -> None:
-    """Make the run's folder, numbered if there is one of its name (begun in the same second)."""
-    path = Path(config.hydra.run.dir).absolute()
-    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-        folder = path.with_name(path.name + suffix)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise ConfigError(
-                f"hydra.run.dir={folder} cannot be made: {error.strerror}."
-            ) from error
-        config.hydra.run.dir = str(folder)
-        return
+def _find_own_modules(config: DictConfig, saved: bool) -> list[Path]:
+    """Have a user's own modules found; return the folders that the command line vouches for.
+
+    They are in or beside the folder of --config-dir, and for a new run in the working directory:
+    the configuration of a saved one is from whoever made it, and may not name what lies about.
+    """
+    sources = [s for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
+    vouched = [folder for source in sources for folder in beside(source.path)]
+    search_in([*vouched, *([] if saved else [Path.cwd()])])
+    return vouched
 
 
 # --- Resuming ---------------------------------------------------------------------------------
@@ -107,42 +112,50 @@ def _claim_run_folder(config: DictConfig) -> None:
 
 def _adopt_run(config: DictConfig) -> None:
     """Make `config` that of the run in `resume`, and Hydra's folder that run's folder."""
-    from mnist_bench.runs.checkpoint import LAST, epochs_begun
+    from mnist_bench.runs.checkpoint import epochs_begun, read_last
+    from mnist_bench.runs.folder import RunFolder
 
-    folder = Path(config.resume)
-    saved_path = folder / CONFIG
-    saved = load_config(saved_path) if saved_path.is_file() else None
-    if seed := next(folder.glob(f"seed=*/{LAST}"), None):
+    folder = RunFolder(config.resume)
+    if seed := next(folder.path.glob(f"seed=*/{folder.last.relative_to(folder.path)}"), None):
         raise ConfigError(
             f"resume={folder} holds the runs of several seeds: give one of them, such as "
             f"'resume=\"{seed.parents[1]}\"', in both kinds of quotes."
         )
-    if saved is None or not (folder / LAST).is_file():
+    if not (folder.config.is_file() and (folder.last.is_file() or folder.previous.is_file())):
         raise ConfigError(
-            f"resume={folder} is not a run that can be resumed: it has no {LAST} "
-            f"with a {saved_path.relative_to(folder)} beside it."
+            f"resume={folder} is not a run that can be resumed: it has no "
+            f"{folder.last.relative_to(folder.path)} with a "
+            f"{folder.config.relative_to(folder.path)} beside it."
         )
+    KEPT.enter_context(folder.owned())
     changes = [
         change
         for change in _parse_overrides(config.hydra.overrides.task)
         if change.get_key_element() != "resume"
     ]
     for change in changes:
-        if change.get_key_element() not in RESUMABLE_KEYS:
+        if role(change.get_key_element()) is Role.identity:
             raise ConfigError(
-                f"{change.input_line} cannot be changed while resuming a run: "
-                f"only {', '.join(RESUMABLE_KEYS)} can."
+                f"{change.input_line} cannot be changed while resuming a run: only "
+                f"{', '.join(changeable())} can."
             )
+    vouched = _find_own_modules(config, saved=True)
+    saved = load_config(folder.config)
     _apply(changes, saved)
-    _try(saved)
-    begun = epochs_begun(folder / LAST)
+    if any(change.get_key_element() == "logger" for change in changes):
+        saved.logger = config.logger
+    checked = to_config(saved)
+    for part in own_parts(checked):
+        refuse_unknown_source(part, vouched)
+    _try_checked(checked)
+    begun = epochs_begun(read_last(folder, lambda line: None))
     if saved.trainer.epochs < begun:
         raise ConfigError(
             f"trainer.epochs={saved.trainer.epochs} is less than {folder} has begun: give "
             f"{begun} or more."
         )
     if changes:
-        _write_changes(changes, saved_path)
+        _write_changes(changes, folder.config)
     saved.resume = str(folder)
     for group in saved:
         config[group] = saved[group]
@@ -151,17 +164,22 @@ def _adopt_run(config: DictConfig) -> None:
     config.hydra.output_subdir = None
 
 
+# What this process has taken and keeps until it ends.
+KEPT = ExitStack()
+
+
 def _apply(changes: Sequence[Override], saved: DictConfig) -> None:
     for change in changes:
+        if change.get_key_element() == "logger":  # a choice of files, not a value
+            continue
         OmegaConf.update(saved, change.get_key_element(), change.value())
 
 
 def _write_changes(changes: Sequence[Override], path: Path) -> None:
     saved = load_config(path)
     _apply(changes, saved)
-    beside = path.with_suffix(".partial")
-    OmegaConf.save(saved, beside)
-    beside.replace(path)
+    with atomic_write(path) as file:
+        OmegaConf.save(saved, file)
 
 
 # --- Sweeps -----------------------------------------------------------------------------------
@@ -194,15 +212,39 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     if composed.resume is not None:
         raise ConfigError("resume= goes on with one run: give it without -m.")
     _refuse_imported_from(composed)
-    return _without_hydra(composed)
+    return composed
 
 
 def _name_runs_by_what_varies(config: DictConfig, overrides: list[Override]) -> None:
     """Leave what all runs of a sweep share out of the names of their folders."""
     shared = [o.get_key_element() for o in overrides if not o.is_sweep_override()]
+    if twice := {o.get_key_element() for o in overrides if o.is_sweep_override()} & set(shared):
+        key = min(twice)
+        given = " and ".join(str(o.input_line) for o in overrides if o.get_key_element() == key)
+        raise ConfigError(f"{key} is given twice, as {given}: give it once.")
     if len(shared) < len(overrides):
         keys = ",".join(shared)
         with read_write(config):
             config.hydra.overrides.hydra.append(
                 f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"
             )
+
+
+def _refuse_shared_folders(jobs: Sequence[DictConfig], overrides: Sequence[Override]) -> None:
+    """Refuse a sweep two of whose runs would have one folder.
+
+    Raises:
+        ConfigError: names the folder, and what does not tell the runs apart.
+    """
+    seen: set[str] = set()
+    for number, job in enumerate(jobs):
+        with read_write(job), open_dict(job):
+            job.hydra.job.num, job.hydra.job.id = number, str(number)
+        folder = str(job.hydra.sweep.subdir)
+        if folder in seen:
+            lines = " ".join(str(o.input_line) for o in overrides)
+            raise ConfigError(
+                f"Two runs of this sweep would have the folder {folder}: give every value once, "
+                f"and a hydra.sweep.subdir that tells runs apart, in {lines}."
+            )
+        seen.add(folder)

@@ -49,14 +49,14 @@ class Screen:
     def epoch(self, record: EpochRecord, epochs: int, best: bool) -> None:
         """The line that stays of an epoch."""
         binary = ""
-        if record.val_binary_accuracy is not None:
-            binary = f" (binary {record.val_binary_accuracy:.4f})"
+        if "val_binary_accuracy" in record:
+            binary = f" (binary {record['val_binary_accuracy']:.4f})"
         self.line(
-            f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  "
-            f"train loss {record.train_loss:.4f} acc {record.train_accuracy:.4f}  "
-            f"val loss {record.val_loss:.4f} acc {record.val_accuracy:.4f}{binary}  "
-            f"lr {record.learning_rate:.1e}  {record.seconds:.1f} s  "
-            f"{record.images_per_second:,.0f} images/s{'  best' if best else ''}"
+            f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  "
+            f"train loss {record['train_loss']:.4f} acc {record['train_accuracy']:.4f}  "
+            f"val loss {record['val_loss']:.4f} acc {record['val_accuracy']:.4f}{binary}  "
+            f"lr {record['learning_rate']:.1e}  {record['seconds']:.1f} s  "
+            f"{record['images_per_second']:,.0f} images/s{'  best' if best else ''}"
         )
 
     @contextmanager
@@ -75,7 +75,7 @@ class Screen:
             yield Bar(progress, epochs, steps)
 
 
-def say(text: str) -> None:
+def info(text: str) -> None:
     """A line from before a run, when there is no train.log yet."""
     Screen().console.print(Text(text))
 

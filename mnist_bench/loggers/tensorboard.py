@@ -1,19 +1,18 @@
 """The TensorBoard view of a run. The records are the plain files; this only shows them."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
-from enum import Enum
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, from_numpy
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from mnist_bench.config.schema import TrainConfig
-from mnist_bench.data.splits import ImageSet
+from mnist_bench.config.read import SAVED
+from mnist_bench.loggers.base import Logger, RunInfo
 from mnist_bench.training.loop import EpochRecord
+from mnist_bench.training.metrics import tag
 
 IMAGES_SHOWN = 64
 IMAGES_IN_A_ROW = 16
@@ -22,80 +21,78 @@ GREY = 128
 # What the HPARAMS page shows of every run, beside what its command line set. The page shows the
 # first five of the alphabet unasked, so settings that hardly ever vary are left out.
 HYPERPARAMETERS = {
-    *("data.name", "loss", "model.dropout", "model.kernel_size", "model.name", "optimizer.lr"),
-    *("optimizer.name", "scheduler.name", "seed", "trainer.batch_size", "trainer.epochs"),
+    *("data.name", "loss.name", "model.dropout", "model.kernel_size", "model.name"),
+    *("optimizer.lr", "optimizer.name", "scheduler.name", "seed", "trainer.batch_size"),
+    "trainer.epochs",
 }
-
-# EpochRecord field -> tag.
-SCALARS = {
-    "train_loss": "loss/train",
-    "val_loss": "loss/val",
-    "train_accuracy": "accuracy/train",
-    "val_accuracy": "accuracy/val",
-    "train_binary_accuracy": "binary_accuracy/train",
-    "val_binary_accuracy": "binary_accuracy/val",
-    "learning_rate": "learning_rate",
+# Columns of metrics.csv that have a place of their own, or none.
+TAGS = {
     "images_per_second": "throughput/images_per_second",
+    "epoch": None,
+    "seconds": None,
 }
 
 
-class Board:
-    """Writes the event files of one run into `folder`.
+class TensorBoard(Logger):
+    """Writes event files into the run's `tensorboard/`.
 
-    A resumed run has a `history`: what was written since its last epoch is taken back, and that
-    epoch is written again, as the run may have been killed before it was.
+    Of a run that goes on, what was written since its last epoch is taken back, and that epoch is
+    written again, as the run may have been killed before it was.
     """
 
-    def __init__(self, folder: Path, history: Sequence[EpochRecord] = ()):
-        purge_step = history[-1].epoch if history else None
-        self.writer = SummaryWriter(str(folder), purge_step=purge_step)
-        if history:
-            self.show_epoch(history[-1])
+    writer: SummaryWriter | None = None
 
-    def close(self) -> None:
-        self.writer.close()
+    def start(self, run: RunInfo) -> None:
+        self.run = run
+        purge_step = run.history[-1]["epoch"] if run.history else None
+        self.writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=purge_step)
+        if run.history:
+            self.epoch(run.history[-1])
+        if not run.is_resumed:
+            settings = (run.folder / SAVED).read_text()
+            self.writer.add_text("configuration", _verbatim(settings))
+            self.writer.add_text("model", _verbatim(run.layers))
+            self.writer.add_image("images/train", _grid(run.splits.train.images))
 
-    def show_start(self, configuration: str, model_summary: str, images: ImageSet) -> None:
-        """The configuration (YAML), the layers, and the first training images."""
-        self.writer.add_text("configuration", _verbatim(configuration))
-        self.writer.add_text("model", _verbatim(model_summary))
-        self.writer.add_image("images/train", _grid(images.images))
-
-    def show_epoch(self, record: EpochRecord) -> None:
-        values = asdict(record)
-        for key, tag in SCALARS.items():
-            if values[key] is not None:
-                self.writer.add_scalar(tag, values[key], record.epoch)
+    def epoch(self, record: EpochRecord) -> None:
+        assert self.writer is not None
+        for column, value in record.items():
+            name = TAGS.get(column, tag(column))
+            if name is not None:
+                self.writer.add_scalar(name, value, record["epoch"])
         self.writer.flush()
 
-    def show_end(
-        self,
-        config: TrainConfig,
-        epoch: int,
-        figures: dict[str, Any],
-        test: ImageSet,
-        wrong: Tensor,
-    ) -> None:
-        """Hyper-parameters with the final figures, and the first test images that went wrong."""
-        metrics = {
-            "accuracy/test": figures["test_accuracy"],
-            "loss/test": figures["test_loss"],
+    def end(self, summary: Mapping[str, Any]) -> None:
+        assert self.writer is not None
+        epoch = summary["tested_epoch"] or 0
+        tested = {
+            tag(key): value
+            for key, value in summary.items()
+            if key.startswith("test_") and isinstance(value, float)
         }
-        if figures["val_accuracy"] is not None:
-            metrics["accuracy/val"] = figures["val_accuracy"]
-        for tag in ("accuracy/test", "loss/test"):
-            self.writer.add_scalar(tag, metrics[tag], epoch)
+        for name, value in tested.items():
+            self.writer.add_scalar(name, value, epoch)
+        with np.load(self.run.folder / "predictions.npz") as saved:
+            wrong = from_numpy((saved["logits"].argmax(1) != saved["labels"]).nonzero()[0])
         if len(wrong):
-            self.writer.add_image("images/test_errors", _grid(test.images[wrong]), epoch)
-        set_keys = {override.partition("=")[0].lstrip("+") for override in figures["overrides"]}
+            test = self.run.splits.test.images
+            self.writer.add_image("images/test_errors", _grid(test[wrong.to(test.device)]), epoch)
+        set_keys = {override.partition("=")[0].lstrip("+") for override in self.run.overrides}
         settings = {
-            key: value
-            for key, value in _flatten(config).items()
+            key: value if isinstance(value, bool | int | float | str) else str(value)
+            for key, value in self.run.settings.items()
             if key in HYPERPARAMETERS | set_keys
         }
+        metrics = {name: tested[name] for name in ("accuracy/test", "loss/test")}
+        if summary["val_accuracy"] is not None:
+            metrics["accuracy/val"] = summary["val_accuracy"]
         # `add_hparams` would open a second run; its three summaries belong to this one.
-        for summary in hparams(settings, metrics):
-            self.writer._get_file_writer().add_summary(summary)
+        for part in hparams(settings, metrics):
+            self.writer._get_file_writer().add_summary(part)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
 
 def _verbatim(text: str) -> str:
@@ -110,19 +107,3 @@ def _grid(images_NHW: Tensor) -> Tensor:
     whole_NHW = F.pad(framed_NHW, (0, 0, 0, 0, 0, missing), value=GREY)
     rows_RCHW = whole_NHW.reshape(-1, IMAGES_IN_A_ROW, *whole_NHW.shape[1:])
     return rows_RCHW.transpose(1, 2).flatten(2).flatten(0, 1)[None]
-
-
-def _flatten(config: Any, prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Every setting by its dotted key, as the command line names it."""
-    flat: dict[str, bool | int | float | str] = {}
-    for entry in fields(config):
-        key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
-        if is_dataclass(value):
-            flat.update(_flatten(value, f"{key}."))
-        elif isinstance(value, Enum):
-            flat[key] = value.name
-        elif isinstance(value, bool | int | float | str):
-            flat[key] = value
-        else:
-            flat[key] = str(value)
-    return flat

@@ -24,7 +24,8 @@ from mnist_bench.reproduction.plan import (
     state_of,
 )
 from mnist_bench.reproduction.published import EXPERIMENTS
-from mnist_bench.runs.records import METRICS, PREDICTIONS, read_summary
+from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.records import read_summary
 
 KEY = ("experiment", "seed", "precision", "device")
 # Of the last epoch, but for the best validation accuracy.
@@ -84,7 +85,7 @@ def collect(
             continue
         summary = read_summary(run.folder)
         key = RunKey(run.experiment, run.seed, run.precision, summary["device"])
-        curve = _read_rows(run.folder / METRICS)
+        curve = _read_rows(RunFolder(run.folder).metrics)
         if not times:
             curve = [{**epoch, "seconds": "", "images_per_second": ""} for epoch in curve]
         evidence.runs[key] = _run_row(summary, curve)
@@ -116,7 +117,7 @@ def as_text(value: Any) -> str:
 
 
 def _wrong_images(run: PlannedRun) -> list[Row]:
-    with np.load(run.folder / PREDICTIONS) as predictions:
+    with np.load(RunFolder(run.folder).predictions) as predictions:
         labels, predicted = predictions["labels"], predictions["logits"].argmax(1)
     return [
         {"image": str(image), "label": str(labels[image]), "predicted": str(predicted[image])}

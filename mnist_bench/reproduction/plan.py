@@ -7,23 +7,20 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mnist_bench.config.compose import compose
-from mnist_bench.errors import ConfigError
+from mnist_bench.config.identity import Role, role
+from mnist_bench.config.read import read_saved, to_config
+from mnist_bench.config.walk import flatten
+from mnist_bench.errors import BenchError, ConfigError
 from mnist_bench.reproduction.published import EXPERIMENTS, PUBLISHED
-from mnist_bench.runs.checkpoint import LAST
+from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.records import read_summary
 
 FOLDER_NAME = re.compile(r"seed=(0|[1-9]\d*)(?:--precision=(bf16))?")
 PRECISIONS = ("fp32", "bf16")
 
-# Where and how fast a run computes and what it does beside, not what it computes.
-NOT_OF_THE_RECIPE = {
-    *("resume", "data.root"),
-    *("trainer.gpus", "trainer.refresh_seconds", "trainer.save_every"),
-    *("trainer.compile", "trainer.fused_optimizer"),
-}
+# How fast a run computes, up to rounding.
+NOT_OF_THE_RECIPE = {"trainer.compile", "trainer.fused_optimizer", "trainer.kernels"}
 
 Recipe = dict[str, Any]
 
@@ -83,7 +80,7 @@ def find_runs(runs: Path) -> Iterator[PlannedRun]:
 def state_of(folder: Path) -> State:
     if read_summary(folder).get("status") == "completed":
         return State.completed
-    if (folder / LAST).is_file():
+    if RunFolder(folder).last.is_file():
         return State.resumable
     return State.leftover if folder.exists() else State.absent
 
@@ -91,7 +88,11 @@ def state_of(folder: Path) -> State:
 def recipe(experiment: str, overrides: Sequence[str]) -> Recipe:
     """Every setting of an experiment by its key; `overrides` are the tests', who need it small."""
     settings = _compose_settings([f"experiment={experiment}", *overrides])
-    return {key: value for key, value in settings.items() if key not in NOT_OF_THE_RECIPE}
+    return {
+        key: value
+        for key, value in settings.items()
+        if role(key) is not Role.ignored and key not in NOT_OF_THE_RECIPE
+    }
 
 
 def departure(run: PlannedRun, published: Recipe) -> str | None:
@@ -100,10 +101,13 @@ def departure(run: PlannedRun, published: Recipe) -> str | None:
     Seed and precision have to be those that the folder's name says. A folder that came from another
     machine without its .hydra is judged by the overrides in its summary.json.
     """
-    path = run.folder / ".hydra" / "config.yaml"
+    path = RunFolder(run.folder).config
     summary = read_summary(run.folder)
     if path.is_file():
-        settings = _flatten(OmegaConf.to_container(OmegaConf.load(path)))
+        try:
+            settings = flatten(read_saved(run.folder))
+        except BenchError as error:
+            return f"has a configuration that cannot be read ({error})"
     elif "overrides" in summary:
         try:
             settings = _compose_settings(summary["overrides"])
@@ -128,14 +132,4 @@ def departure(run: PlannedRun, published: Recipe) -> str | None:
 
 def _compose_settings(overrides: Sequence[str]) -> Recipe:
     config, _ = compose(overrides)
-    return _flatten(OmegaConf.to_container(config, enum_to_str=True))
-
-
-def _flatten(tree: Any, prefix: str = "") -> Recipe:
-    if not isinstance(tree, dict):
-        return {prefix.rstrip("."): tree}
-    return {
-        key: value
-        for name, branch in tree.items()
-        for key, value in _flatten(branch, f"{prefix}{name}.").items()
-    }
+    return flatten(to_config(config))

@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 
 from mnist_bench.config.compose import compose
-from mnist_bench.config.schema import to_config
+from mnist_bench.config.read import to_config
 from mnist_bench.errors import ConfigError
-from mnist_bench.loggers.console import Screen, complain, say
+from mnist_bench.loggers.console import Screen, complain, info
 from mnist_bench.reproduction.campaign import Outcome, train_missing
 from mnist_bench.reproduction.evidence import (
     Evidence,
@@ -60,10 +60,10 @@ def reproduce(
         settings = [*overrides] if gpus == "auto" else [*overrides, f"trainer.gpus={gpus}"]
         check_placement(planned[0], settings)
         make_folder(folder)  # now, and not after days of training
-        say(plan_line(planned))
-        outcome = train_missing(planned, find_recipe, settings, say)
+        info(plan_line(planned))
+        outcome = train_missing(planned, find_recipe, settings, info)
         if outcome.signal_number is not None:
-            say("Stopped. To go on, give the same command again.")
+            info("Stopped. To go on, give the same command again.")
             return 128 + outcome.signal_number
     found, refusals = collect(runs, find_recipe, times)
     evidence = merge(committed, found)
@@ -72,12 +72,12 @@ def reproduce(
         if evidence.runs:
             written = write_evidence(folder, evidence)
             written += report(results, evidence)
-            say(written_line(results, written))
+            info(written_line(results, written))
         else:
             problems.append(f"There is nothing to report: {runs} has no completed run.")
     finally:
         for run in outcome.elsewhere:
-            say(f"{run.name} was left to another process, which has it locked.")
+            info(f"{run.name} was left to another process, which has it locked.")
         for problem in problems:
             complain(problem)
     return 1 if problems else 0

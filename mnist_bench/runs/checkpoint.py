@@ -1,11 +1,15 @@
 """Checkpoints: everything that a resumed run needs to go on as if nothing had happened.
 
-Loadable with `torch.load(path, weights_only=True)`: tensors, numbers, text, lists and dicts only.
+Loadable with `torch.load(path, weights_only=True)`: tensors, numbers, text, lists and dicts only. A
+checkpoint is a zip file, as PyTorch writes it, whose comment is the sha256 of all before it:
+`torch.load` does not notice a bit that has changed.
 """
 
-import os
+import hashlib
+import io
 import re
 import shlex
+import struct
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -16,17 +20,18 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mnist_bench.errors import ConfigError, DataError
-from mnist_bench.runs.records import read_summary
+from mnist_bench.config.identity import digest, identity
+from mnist_bench.config.schema import TrainConfig
+from mnist_bench.errors import DataError
+from mnist_bench.runs.folder import RunFolder, atomic_write
 from mnist_bench.training.learner import Learner
 from mnist_bench.training.loop import Position
 
 Content = dict[str, Any]
 
-LAST = Path("checkpoints", "last.pt")
-BEST = Path("checkpoints", "best.pt")
-# Counts what changed the meaning of a checkpoint. 2: dense layers read a map pixel by pixel.
-FORMAT = 2
+# Counts what changed the meaning of a checkpoint. 2: dense layers read a map pixel by pixel. 3: it
+# knows what configuration it belongs to, how pixels were scaled, and whether it is whole.
+FORMAT = 3
 # Of an optimizer's settings, those that follow the device.
 PLACED = {"lr", "capturable", "foreach", "fused"}
 
@@ -104,65 +109,123 @@ def _mapped(content: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def write_checkpoint(path: Path, content: Content) -> None:
-    """Write beside and rename, so that a run killed at any moment leaves a whole file."""
-    path.parent.mkdir(exist_ok=True)
-    beside = path.with_suffix(".partial")
-    with beside.open("wb") as file:
-        torch.save({"format": FORMAT, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def read_checkpoint(path: Path, mmap: bool = False) -> Content:
-    """`mmap` reads tensors when they are used.
+    """Write a checkpoint whole or not at all; the `last.pt` that was there stays as `previous.pt`.
 
     Raises:
-        DataError: the file is not a checkpoint of ours, or one of another version.
+        OSError: it cannot be written; what was there is still there.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
+    keep = path.with_name("previous.pt") if path.name == "last.pt" else None
+    with atomic_write(path, "wb", keep) as file:
+        file.write(_sealed(buffer.getvalue()))
+
+
+def _sealed(archive: bytes) -> bytes:
+    """Return a zip file without a comment with its digest as the comment."""
+    comment = hashlib.sha256(archive).hexdigest().encode()
+    return archive[: -COMMENT_SIZE.size] + COMMENT_SIZE.pack(len(comment)) + comment
+
+
+def _is_sealed(archive: bytes) -> bool:
+    """Return whether it ends in a comment, as all do since format 3."""
+    return archive[-END_OF_ARCHIVE_SIZE:][:4] != END_OF_ARCHIVE
+
+
+def _is_whole(sealed: bytes) -> bool:
+    """Return whether every bit is as it was written."""
+    return _sealed(sealed[: -COMMENT_SIZE.size - 64] + COMMENT_SIZE.pack(0)) == sealed
+
+
+# How a zip file ends that has no comment: a record of this size, and in it the comment's size last.
+END_OF_ARCHIVE, END_OF_ARCHIVE_SIZE = b"PK\x05\x06", 22
+COMMENT_SIZE = struct.Struct("<H")
+
+
+def read_checkpoint(path: Path) -> Content:
+    """Return what a checkpoint holds, of an earlier format too.
+
+    Raises:
+        DataError: the file is damaged, not a checkpoint of ours, or one of another version.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        archive = path.read_bytes()
+        content = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no dict")
     except Exception as error:
         raise DataError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): "
             f"it is damaged or not one of ours; start the run again."
         ) from error
-    assert isinstance(content, dict)
-    if content.get("format") != FORMAT:
+    found = content.get("format", 1)
+    if (_is_sealed(archive) or found == FORMAT) and not _is_whole(archive):
+        raise DataError(f"{path} is damaged: it is not as it was written; start the run again.")
+    for number in range(found, FORMAT) if isinstance(found, int) else ():
+        if number in MIGRATIONS:
+            content, found = MIGRATIONS[number](content), number + 1
+    if found != FORMAT or not isinstance(content, dict):
         raise DataError(
-            f"{path} has format {content.get('format', 1)}, of another version of mnist-bench, and "
+            f"{path} has format {found}, of another version of mnist-bench, and "
             f"this one reads {FORMAT}: use the version that wrote it, or start the run again."
         )
     return content
 
 
-def epochs_begun(path: Path) -> int:
-    """How many epochs the training in a checkpoint has completed or begun."""
-    position = read_checkpoint(path, mmap=True)["position"]
+def _from_2(content: Content) -> Content:
+    """What a configuration computes was not saved, nor how pixels were scaled."""
+    for record in content.get("position", {}).get("history", ()):
+        for key in [key for key, value in record.items() if value is None]:
+            del record[key]
+    return {**content, "identity": {}, "inputs": None}
+
+
+# From each format that can be read to the next.
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {2: _from_2}
+
+
+def read_last(folder: RunFolder, announce: Callable[[str], None]) -> Content:
+    """Return the last checkpoint of a run; if it is damaged, the one before, and say so.
+
+    Raises:
+        DataError: neither can be read, or what there is is of another kind.
+    """
+    try:
+        content, path = read_checkpoint(folder.last), folder.last
+    except DataError as error:
+        if not folder.previous.is_file():
+            raise
+        content, path = read_checkpoint(folder.previous), folder.previous
+        reason = str(error).partition("; start the run")[0]
+        announce(f"{reason}. Its predecessor is whole and is used: {folder.previous}")
+    if missing := [key for key in ("network", "optimizer", "position") if key not in content]:
+        raise DataError(f"{path} has no {missing[0]}: it is not what a run goes on from.")
+    return content
+
+
+def epochs_begun(last: Content) -> int:
+    """Return how many epochs the training in a checkpoint has completed or begun."""
+    position = last["position"]
     return len(position["history"]) + int(position["step"] > 0)
 
 
-def read_tested_weights(folder: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """The weights that a run was tested with, the last ones if it was not (yet); and of when.
+def refuse_another_configuration(last: Content, config: TrainConfig, folder: RunFolder) -> None:
+    """Refuse a checkpoint that was trained with other settings than the configuration beside it.
+
+    A setting that one of them has not got came with a later version, and is passed over.
 
     Raises:
-        ConfigError: the folder is not that of a run.
-        DataError: a file in it is damaged.
+        DataError: names the first setting that differs.
     """
-    for needed in (LAST, Path(".hydra", "config.yaml")):
-        if not (folder / needed).is_file():
-            raise ConfigError(f"{folder} is not the folder of a run: it has no {needed}.")
-    last = read_checkpoint(folder / LAST)
-    tested = read_summary(folder).get("tested_epoch")
-    position = last["position"]
-    if tested is not None and tested != len(position["history"]):
-        best = read_checkpoint(folder / BEST)
-        assert best["epoch"] == tested
-        return best["network"], f"as of epoch {tested}"
-    weights = last["average"] or last["network"]
-    if position["step"]:
-        return weights, f"within epoch {position['epoch']}"
-    return weights, f"as of epoch {len(position['history'])}"
+    now, then = identity(config), last["identity"]
+    if not then or digest(now) == digest(then):
+        return
+    for key in sorted(now.keys() & then.keys()):
+        if now[key] != then[key]:
+            raise DataError(
+                f"{folder.last} was trained with {key}={then[key]}, and {folder.config} says "
+                f"{now[key]}: they are of two runs; put back the right one of them, or start again."
+            )
 
 
 def resume_command(folder: Path) -> str:

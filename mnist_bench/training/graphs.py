@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mnist_bench.data.splits import ImageSet
 from mnist_bench.training.learner import Learner, Totals
-from mnist_bench.training.optimizers.state import copy_state, restore_state
+from mnist_bench.training.optimizers.state import copy_state, is_recordable, restore_state
 
 # Steps before one is recorded: the first allocates what an optimizer keeps, and chooses kernels.
 WARM_UP_STEPS = 2
@@ -130,7 +130,7 @@ class Stepper:
         ):
             return 0.0
         if learner.placement.device.type == "cuda" and learner.cuda_graphs and not self.recorder:
-            _warn(f"in fp16 {type(learner.optimizer).__name__} looks at gradients on the host")
+            _warn(_why_not_recordable(learner))
         start = time.perf_counter()
         learner.network.train()
         with unchanged(learner, self.totals):
@@ -158,6 +158,13 @@ class Stepper:
 
     def _compute(self, batch_N: Tensor) -> None:
         self.learner.compute(self.images, self.totals, batch_N)
+
+
+def _why_not_recordable(learner: Learner) -> str:
+    name = type(learner.optimizer).__name__
+    if is_recordable(learner.optimizer):
+        return f"in fp16 {name} looks at gradients on the host"
+    return f"{name} may keep numbers on the host, which a graph would not change"
 
 
 def _warn(reason: str) -> None:

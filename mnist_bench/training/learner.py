@@ -1,7 +1,7 @@
 """One training step, and one evaluation. N images, H rows, W columns, K classes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,42 +10,30 @@ from torch import Tensor, nn
 from mnist_bench.config.schema import Precision, TrainConfig, TrainerConfig
 from mnist_bench.data.augmentation import Augmentation, build_augmentation
 from mnist_bench.data.splits import ImageSet, PixelScaling, Splits
-from mnist_bench.models import ConvNet, summarise
+from mnist_bench.models import build_network, summarise
 from mnist_bench.training.averaging import WeightAverage
 from mnist_bench.training.device import Placement, set_up_torch
-from mnist_bench.training.losses import (
-    LOSSES,
-    LossFunction,
-    binary_cross_entropy,
-    build_objective,
-    count_binary_correct,
-    count_correct,
-)
-from mnist_bench.training.optimizers import build_optimizer
-from mnist_bench.training.optimizers.state import set_learning_rate
+from mnist_bench.training.losses import LossFunction, build_loss, build_objective
+from mnist_bench.training.metrics import Metric, measure_all, metrics_for
+from mnist_bench.training.optimizers import build_optimizer, learning_rate
+from mnist_bench.training.optimizers.state import is_recordable, set_learning_rate
 from mnist_bench.training.schedulers import Schedule, build_schedule
 
 # Images per forward pass of an evaluation: enough to fill a device, few enough for its memory.
 EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
 
 
-@dataclass(frozen=True)
-class Averages:
-    """Means over the images seen. `binary_accuracy` is None unless the loss is binary."""
-
-    loss: float
-    accuracy: float
-    binary_accuracy: float | None
-
-
 class Totals:
-    """Running sums of loss and right answers, kept on the device so that no step waits for it."""
+    """Running sums of loss and counts, kept on the device so that no step waits for it.
 
-    def __init__(self, device: torch.device, binary: bool):
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+    `metrics` are those of the table (`metrics.py`) that are running.
+    """
+
+    def __init__(self, device: torch.device, metrics: Mapping[str, Metric]):
+        self.metrics = {name: metric for name, metric in metrics.items() if metric.running}
+        self.sums = torch.zeros(1 + len(self.metrics), dtype=torch.float64, device=device)
         self.outputs_per_image = 0
         self.images = 0
-        self.binary = binary
 
     def reset(self) -> None:
         self.sums.zero_()
@@ -54,17 +42,18 @@ class Totals:
     def add(self, loss: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
         """Add a batch to the sums; `images` is for the caller to count."""
         count, self.outputs_per_image = logits_NK.shape
-        loss_sum, correct, binary_correct = self.sums.unbind()
+        loss_sum, *sums = self.sums.unbind()
         loss_sum.add_(loss, alpha=count)
-        correct.add_(count_correct(logits_NK, labels_N))
-        if self.binary:
-            binary_correct.add_(count_binary_correct(logits_NK, labels_N))
+        for total, metric in zip(sums, self.metrics.values(), strict=True):
+            total.add_(metric.measure(logits_NK, labels_N))
 
-    def averages(self) -> Averages:
-        """Waits for the device."""
-        loss, correct, binary_correct = (self.sums / self.images).tolist()
-        binary_accuracy = binary_correct / self.outputs_per_image if self.binary else None
-        return Averages(loss, correct, binary_accuracy)
+    def averages(self) -> dict[str, float]:
+        """Return the means over the images seen, by name, `loss` first; waits for the device."""
+        loss, *means = (self.sums / self.images).tolist()
+        found = {"loss": loss}
+        for (name, metric), mean in zip(self.metrics.items(), means, strict=True):
+            found[name] = mean / self.outputs_per_image if metric.per_output else mean
+        return found
 
     def state_dict(self) -> dict[str, Tensor | int]:
         return {
@@ -87,6 +76,7 @@ class Learner:
     loss: LossFunction
     # What training makes small: the loss, unless labels are smoothed.
     objective: LossFunction
+    metrics: dict[str, Metric]
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
@@ -104,7 +94,7 @@ class Learner:
     rate: float | None = None  # the learning rate that the optimizer has been given
 
     def new_totals(self) -> Totals:
-        return Totals(self.placement.device, binary=self.loss is binary_cross_entropy)
+        return Totals(self.placement.device, self.metrics)
 
     @property
     def recordable(self) -> bool:
@@ -116,6 +106,7 @@ class Learner:
         return (
             self.cuda_graphs
             and self.placement.device.type == "cuda"
+            and is_recordable(self.optimizer)
             and (
                 self.placement.precision is not Precision.fp16
                 or getattr(self.optimizer, "_step_supports_amp_scaling", False)
@@ -164,8 +155,11 @@ class Learner:
         totals.add(loss.detach(), logits_NK.detach(), batch.labels)
 
     @torch.inference_mode()
-    def evaluate(self, images: ImageSet) -> tuple[Averages, Tensor]:
-        """Loss and accuracy on a set of images, and its logits, float32 (N, K) on the CPU."""
+    def evaluate(self, images: ImageSet, part: str) -> tuple[dict[str, float], Tensor]:
+        """Return loss and metrics of a set of images, and its logits, float32 (N, K) on the CPU.
+
+        `part` is "val" or "test": which metrics of the table belong to it.
+        """
         network = self.tested
         was_training = network.training
         network.eval()
@@ -180,7 +174,9 @@ class Learner:
             totals.images += len(batch.labels)
             logits.append(logits_NK.float())
         network.train(was_training)
-        return totals.averages(), torch.cat(logits).cpu()
+        logits_NK = torch.cat(logits).cpu()
+        whole = measure_all(self.metrics, part, logits_NK, images.labels.cpu())
+        return totals.averages() | whole, logits_NK
 
 
 def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> Learner:
@@ -190,7 +186,7 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
     """
     trainer = config.trainer
     set_up_torch(config.seed, placement.precision, trainer.deterministic)
-    network = placement.place(ConvNet(config.model, splits.num_classes))
+    network = placement.place(build_network(config.model, splits.num_classes, splits.image_shape))
     steps = count_steps(len(splits.train), trainer.batch_size)
     images = trainer.epochs * len(splits.train)
     compiled = None
@@ -198,12 +194,16 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
         torch._dynamo.reset()  # which compiles no more than eight networks in a process
         compiled = torch.compile(network)
     decay = trainer.ema_decay
+    loss = build_loss(config.loss, placement.device)
     return Learner(
         network=network,
-        loss=LOSSES[config.loss],
-        objective=build_objective(config.loss, config.label_smoothing),
+        loss=loss,
+        objective=build_objective(loss, config.label_smoothing),
+        metrics=metrics_for(config.loss),
         optimizer=build_optimizer(config.optimizer, network.parameters(), trainer.fused_optimizer),
-        schedule=build_schedule(config.scheduler, config.optimizer.lr, trainer.epochs, steps),
+        schedule=build_schedule(
+            config.scheduler, learning_rate(config.optimizer), trainer.epochs, steps
+        ),
         scaler=placement.scaler(),
         placement=placement,
         scaling=splits.scaling,

@@ -2,37 +2,38 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mnist_bench.config.schema import TrainerConfig
 from mnist_bench.data.splits import Splits, epoch_order
 from mnist_bench.errors import TrainingError
 from mnist_bench.training.graphs import Stepper
 from mnist_bench.training.interrupt import StopRequest
-from mnist_bench.training.learner import Averages, Learner, Totals, batch_sizes
+from mnist_bench.training.learner import Learner, Totals, batch_sizes
+
+# What is known at the end of an epoch; the keys are the columns of metrics.csv. Training figures
+# are running means over the epoch, with dropout on, while the weights move; validation figures are
+# measured at its end (as Keras does both). `learning_rate` is that of the last step, `seconds` the
+# time of the training steps alone.
+EpochRecord = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class EpochRecord:
-    """What is known at the end of an epoch; the fields are the columns of `metrics.csv`.
+def best_record(history: Sequence[EpochRecord]) -> EpochRecord:
+    """Return the epoch of lowest validation loss, as Keras's ModelCheckpoint chooses by default.
 
-    Training figures are running means over the epoch, with dropout on, while the weights move;
-    validation figures are measured at its end (as Keras does both). `learning_rate` is that of the
-    last step, `seconds` the time of the training steps alone.
+    The accuracy on 5,000 images jumps by more from epoch to epoch than the networks differ, and
+    picks the luckiest epoch rather than the best.
     """
+    return min(history, key=lambda record: record["val_loss"])
 
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    learning_rate: float
-    seconds: float
-    images_per_second: float
-    # Set only when the loss is binary cross-entropy.
-    train_binary_accuracy: float | None = None
-    val_binary_accuracy: float | None = None
+
+def stops_early(history: Sequence[EpochRecord], patience: int | None) -> bool:
+    """Return whether the last `patience` epochs have not lowered the validation loss."""
+    if patience is None or not history:
+        return False
+    return len(history) - history.index(best_record(history)) > patience
 
 
 @dataclass
@@ -53,14 +54,20 @@ class Position:
             "step": self.step,
             "seconds": self.seconds,
             "warm_up_seconds": self.warm_up_seconds,
-            "history": [vars(record) for record in self.history],
+            "history": [dict(record) for record in self.history],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.totals.load_state_dict(state["totals"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.warm_up_seconds = state.get("warm_up_seconds", 0.0)  # older runs were not asked
-        self.history = [EpochRecord(**record) for record in state["history"]]
+        self.history = [dict(record) for record in state["history"]]
+
+
+def is_over(position: Position, config: TrainerConfig) -> bool:
+    """Return whether a training has no step left to take."""
+    stopped = position.step == 0 and stops_early(position.history, config.early_stopping)
+    return position.epoch > config.epochs or stopped
 
 
 @dataclass
@@ -87,8 +94,7 @@ class Progress:
 def train(
     training: Training,
     splits: Splits,
-    epochs: int,
-    refresh_seconds: float,
+    config: TrainerConfig,
     stop: StopRequest,
     show: Callable[[Progress], None],
 ) -> Iterator[EpochRecord]:
@@ -100,12 +106,12 @@ def train(
     """
     learner, position = training.learner, training.position
     stepper = Stepper(learner, splits.train, position.totals)
-    if position.epoch <= epochs:
+    if not is_over(position, config):
         sizes = batch_sizes(len(splits.train), learner.batch_size)
         position.warm_up_seconds += stepper.warm_up(sizes)
-    while position.epoch <= epochs:
-        averages = train_epoch(stepper, training, refresh_seconds, stop, show)
-        validation, _ = learner.evaluate(splits.validation)
+    while not is_over(position, config):
+        averages = train_epoch(stepper, training, config.refresh_seconds, stop, show)
+        validation, _ = learner.evaluate(splits.validation, "val")
         _check_finite(validation, f"in the validation after epoch {position.epoch}")
         record = _record(training, averages, validation)
         position.history.append(record)
@@ -121,7 +127,7 @@ def train_epoch(
     refresh_seconds: float,
     stop: StopRequest,
     show: Callable[[Progress], None],
-) -> Averages:
+) -> dict[str, float]:
     """Take the steps of the epoch in progress that are not done yet; return the whole epoch's."""
     learner, position, images = training.learner, training.position, stepper.images
     order = epoch_order(len(images), training.seed, position.epoch).to(images.images.device)
@@ -131,7 +137,7 @@ def train_epoch(
     start = time.perf_counter() - position.seconds
     seen, shown = position.step, time.perf_counter()
 
-    def look() -> Averages:
+    def look() -> dict[str, float]:
         averages = position.totals.averages()  # waits for the device
         position.seconds = time.perf_counter() - start
         _check_finite(averages, f"in epoch {position.epoch}, steps {seen + 1} to {position.step}")
@@ -148,36 +154,39 @@ def train_epoch(
     return look()
 
 
-def _progress(position: Position, averages: Averages) -> Progress:
+def _progress(position: Position, averages: dict[str, float]) -> Progress:
     return Progress(
         epoch=position.epoch,
         step=position.step,
         seconds=position.seconds,
-        loss=averages.loss,
-        accuracy=averages.accuracy,
+        loss=averages["loss"],
+        accuracy=averages["accuracy"],
         images_per_second=position.totals.images / position.seconds,
     )
 
 
-def _record(training: Training, averages: Averages, validation: Averages) -> EpochRecord:
+def _record(
+    training: Training, averages: dict[str, float], validation: dict[str, float]
+) -> EpochRecord:
     position, learner = training.position, training.learner
-    return EpochRecord(
-        epoch=position.epoch,
-        train_loss=averages.loss,
-        train_accuracy=averages.accuracy,
-        val_loss=validation.loss,
-        val_accuracy=validation.accuracy,
-        learning_rate=learner.schedule(learner.steps - 1),
-        seconds=position.seconds,
-        images_per_second=position.totals.images / position.seconds,
-        train_binary_accuracy=averages.binary_accuracy,
-        val_binary_accuracy=validation.binary_accuracy,
-    )
+    figures = {f"train_{name}": value for name, value in averages.items()}
+    figures |= {f"val_{name}": value for name, value in validation.items()}
+    # The columns that every run has come first.
+    first = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    return {
+        "epoch": position.epoch,
+        **{column: figures[column] for column in first},
+        "learning_rate": learner.schedule(learner.steps - 1),
+        "seconds": position.seconds,
+        "images_per_second": position.totals.images / position.seconds,
+        **{column: value for column, value in figures.items() if column not in first},
+    }
 
 
-def _check_finite(averages: Averages, where: str) -> None:
-    if not math.isfinite(averages.loss):
+def _check_finite(averages: dict[str, float], where: str) -> None:
+    loss = averages["loss"]
+    if not math.isfinite(loss):
         raise TrainingError(
-            f"The loss became {averages.loss} {where}: lower optimizer.lr, set trainer.clip_norm, "
+            f"The loss became {loss} {where}: lower optimizer.lr, set trainer.clip_norm, "
             f"or use trainer.precision=fp32."
         )

@@ -5,9 +5,10 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mnist_bench.config.schema import Loss
+from mnist_bench.config.parts import Part
+from mnist_bench.config.schema import Loss, LossConfig
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -40,19 +41,17 @@ LOSSES: dict[Loss, LossFunction] = {
 }
 
 
-def build_objective(loss: Loss, label_smoothing: float) -> LossFunction:
-    return partial(cross_entropy, smoothing=label_smoothing) if label_smoothing else LOSSES[loss]
+def build_loss(config: LossConfig | Part, device: torch.device) -> LossFunction:
+    """Return the loss of logits (N, K) and labels (int64, N): a mean over the images, 0-d.
 
-
-def count_correct(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
-    """How many images have their largest logit at their label: a 0-d integer tensor."""
-    return (logits_NK.argmax(1) == labels_N).sum()
-
-
-def count_binary_correct(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
-    """How many of the N x K softmax outputs lie on the right side of 0.5: a 0-d integer tensor.
-
-    What Keras reports as accuracy when a network is compiled with binary cross-entropy.
+    Raises:
+        ConfigError: a class of the user's own is not an `nn.Module` that can be called so.
     """
-    targets_NK = F.one_hot(labels_N, logits_NK.shape[1]).bool()
-    return ((logits_NK.float().softmax(1) > 0.5) == targets_NK).sum()
+    if isinstance(config, Part):
+        return config.build(nn.Module, {}, {}).to(device)
+    return LOSSES[config.name]
+
+
+def build_objective(loss: LossFunction, label_smoothing: float) -> LossFunction:
+    """Return what training makes small: the loss, unless labels are smoothed."""
+    return partial(cross_entropy, smoothing=label_smoothing) if label_smoothing else loss

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from mnist_bench.config.parts import Part
 from mnist_bench.config.schema import (
     ConstantConfig,
     CosineConfig,
@@ -38,9 +39,35 @@ def _cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
+class Scheduler:
+    """The base of schedulers of one's own.
+
+    A subclass takes its arguments by name and hands the rest on: steps of the whole training and of
+    an epoch.
+    """
+
+    def __init__(self, total_steps: int, steps_per_epoch: int):
+        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
+
+    def factor(self, step: int) -> float:
+        """Return what `optimizer.lr` is multiplied by in a step, counted from 0.
+
+        It depends on the step alone, so that a resumed run goes on as if nothing had happened.
+        """
+        raise NotImplementedError
+
+
 def build_schedule(
-    config: SchedulerConfig, lr: float, epochs: int, steps_per_epoch: int
+    config: SchedulerConfig | Part, lr: float, epochs: int, steps_per_epoch: int
 ) -> Schedule:
-    """The learning rate of each step of a training whose optimizer is configured with `lr`."""
+    """Return the learning rate of each step of a training whose optimizer is configured with `lr`.
+
+    Raises:
+        ConfigError: a class of the user's own is not a `Scheduler` that can be built.
+    """
     total_steps = epochs * steps_per_epoch
+    if isinstance(config, Part):
+        sizes = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+        own = config.build(Scheduler, sizes, {})
+        return lambda step: lr * own.factor(step)
     return lambda step: lr * learning_rate_factor(config, step, total_steps, steps_per_epoch)

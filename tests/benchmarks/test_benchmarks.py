@@ -6,7 +6,7 @@ import torch
 
 from benchmarks import accuracy, speedrun, step, throughput
 from mnist_bench.config.compose import compose as compose_text
-from mnist_bench.config.schema import to_config
+from mnist_bench.config.read import to_config
 from mnist_bench.data.datasets import MNIST
 from mnist_bench.data.images import Images, load_images
 from mnist_bench.models import ConvNet

@@ -20,6 +20,8 @@ BASES = {
     "model": ["mnist_cnn"],
     "data": ["mnist"],
     "augmentation": ["none"],
+    "loss": ["cross_entropy"],
+    "logger": ["tensorboard", "wandb"],
     "trainer": ["default"],
     "optimizer": ["adam", "adamw", "sgd", "rmsprop", "adadelta", "muon"],
     "scheduler": ["constant", "cosine", "onecycle", "step"],
@@ -29,10 +31,13 @@ BASES = {
 def commented_keys(path: Path) -> dict[str, bool]:
     """The keys that a file sets at its top level: whether a comment stands above or beside each."""
     lines = path.read_text().splitlines()
-    found = {}
+    found, group = {}, ""
     for above, line in zip(["", *lines], lines, strict=False):
         if match := re.match(r"(\w+):(.*)", line):
+            group = "" if match[2] else match[1]
             found[match[1]] = above.startswith("#") or "#" in match[2]
+        elif group == "data" and (match := re.match(r"  (\w+):(.*)", line)):
+            found[f"data.{match[1]}"] = above.strip().startswith("#")
     return {key: has for key, has in found.items() if key not in ("defaults", "hydra")}
 
 
@@ -115,7 +120,7 @@ def explanation(compose: Compose, override: str) -> str:
         ("trainer.epochs=null", ["trainer.epochs=null"]),
         ("trainer.cuda_graphs=maybe", ["trainer.cuda_graphs=maybe", "bool"]),
         ("model.channels=32", ["model.channels=32"]),
-        ("loss=mse", ["loss=mse", "cross_entropy, binary_cross_entropy"]),
+        ("loss=mse", ["loss=mse", "binary_cross_entropy, cross_entropy"]),
         ("data.scaling=full", ["data.scaling=full", "unit, standardised, raw"]),
         ("epochs", ["epochs"]),
     ],

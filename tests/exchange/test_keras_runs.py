@@ -16,7 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from mnist_bench.data.images import Images
 from mnist_bench.errors import BenchError
 from mnist_bench.exchange.keras.runs import export_run, import_run
-from mnist_bench.runs.checkpoint import LAST, read_checkpoint, resume_command
+from mnist_bench.runs.checkpoint import read_checkpoint, resume_command
+from mnist_bench.runs.folder import RunFolder
 from tests.support import keras_reference
 from tests.support.keras_reference import pixels
 from tests.support.train_command import COMMAND, environment
@@ -136,7 +137,7 @@ def test_imported_weights_are_their_own_mean(
     import_run(saved / "single.keras", tmp_path / "mean", [*settings, "trainer.ema_decay=0.9"])
     plain, mean = (np.load(tmp_path / run / "predictions.npz") for run in ("plain", "mean"))
     np.testing.assert_array_equal(mean["logits"], plain["logits"])
-    state = read_checkpoint(tmp_path / "mean" / LAST)
+    state = read_checkpoint(RunFolder(tmp_path / "mean").last)
     assert all(
         torch.equal(state["average"][name], state["network"][name]) for name in state["network"]
     )

@@ -50,7 +50,7 @@ REFUSED = [
     (["seed=4294967296"], ["seed=4294967296", "from 0 to 4294967295"]),
     (["optimizer.lr=-1"], ["optimizer.lr=-1", "above 0"]),
     (["trainer.epoch=3"], ["trainer.epoch", "did you mean trainer.epochs?"]),
-    (["loss=hinge"], ["loss=hinge", "cross_entropy, binary_cross_entropy"]),
+    (["loss=hinge"], ["loss=hinge", "binary_cross_entropy, cross_entropy"]),
     (["data.holdout_size=60000"], ["data.holdout_size=60000", "60000 training images"]),
     (["data=emnist", "data.split=all"], ["data.split=all", "balanced"]),
     (
@@ -134,7 +134,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path):
     """The first format had no number, and meant other weights by the same names."""
     file = tmp_path / "last.pt"
     torch.save({"network": {}}, file)
-    with pytest.raises(DataError, match=r"has format 1, .* and this one reads 2: use the version"):
+    with pytest.raises(DataError, match=r"has format 1, .* and this one reads 3: use the version"):
         read_checkpoint(file)
     write_checkpoint(file, {"network": {}})
     assert read_checkpoint(file)["network"] == {}

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 CONF = Path(__file__).parents[2] / "conf"
-GROUPS = ["model", "optimizer", "scheduler", "data", "augmentation", "trainer", "experiment"]
+GROUPS = ["model", "optimizer", "scheduler", "data", "augmentation", "loss"]
+GROUPS += ["trainer", "logger", "experiment"]
 
 
 def options(group: str) -> list[str]:

@@ -2,6 +2,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,14 +36,15 @@ def make(compose, mnist_root):
         prepared = prepare(config, lambda line: None)
         learner = build_learner(config, prepared.placement, prepared.splits)
         position = Position(learner.new_totals())
-        return learner, prepared.splits, position, config.trainer.epochs
+        return learner, prepared.splits, position, config.trainer
 
     return build
 
 
-def run_to_end(learner, splits, position, epochs, show=lambda progress: None, stop=None):
+def run_to_end(learner, splits, position, config, show=lambda progress: None, stop=None):
     training = Training(learner, position, seed=0)
-    return list(train(training, splits, epochs, 0.01, stop or StopRequest(), show))
+    config = replace(config, refresh_seconds=0.01)
+    return list(train(training, splits, config, stop or StopRequest(), show))
 
 
 def weights_of(learner):
@@ -51,9 +53,9 @@ def weights_of(learner):
 
 def test_training_equals_a_loop_written_by_hand(make, mnist_root):
     """Same weights bit for bit, and the same means, as plain PyTorch on torchvision's images."""
-    learner, splits, position, epochs = make(*QUICK, "optimizer=adam", "scheduler=constant")
+    learner, splits, position, config = make(*QUICK, "optimizer=adam", "scheduler=constant")
     torch.manual_seed(1)
-    records = run_to_end(learner, splits, position, epochs)
+    records = run_to_end(learner, splits, position, config)
 
     other, *_ = make(*QUICK, "optimizer=adam", "scheduler=constant")
     network = other.network.train()
@@ -62,7 +64,7 @@ def test_training_equals_a_loop_written_by_hand(make, mnist_root):
     torch.manual_seed(1)
     for record in records:
         losses, right = [], 0
-        for batch in epoch_order(300, seed=0, epoch=record.epoch).split(128):
+        for batch in epoch_order(300, seed=0, epoch=record["epoch"]).split(128):
             images, labels = mnist.data[batch].unsqueeze(1) / 255, mnist.targets[batch]
             logits = network(images)
             loss = F.cross_entropy(logits, labels)
@@ -71,33 +73,35 @@ def test_training_equals_a_loop_written_by_hand(make, mnist_root):
             optimizer.step()
             losses += [loss.item()] * len(batch)
             right += sum(int(logits[i].argmax()) == int(labels[i]) for i in range(len(batch)))
-        assert record.train_loss == pytest.approx(sum(losses) / 300, rel=1e-6)
-        assert record.train_accuracy == pytest.approx(right / 300)
-        assert record.learning_rate == 1e-3
-        assert record.images_per_second == pytest.approx(300 / record.seconds)
+        assert record["train_loss"] == pytest.approx(sum(losses) / 300, rel=1e-6)
+        assert record["train_accuracy"] == pytest.approx(right / 300)
+        assert record["learning_rate"] == 1e-3
+        assert record["images_per_second"] == pytest.approx(300 / record["seconds"])
     assert torch.equal(weights_of(learner), weights_of(other))
 
 
 def test_validation_is_measured_without_dropout_on_the_held_out_images(make, mnist_root):
-    learner, splits, position, epochs = make(*QUICK, "model.dropout=0.9")
-    record = run_to_end(learner, splits, position, epochs)[-1]
+    learner, splits, position, config = make(*QUICK, "model.dropout=0.9")
+    record = run_to_end(learner, splits, position, config)[-1]
     mnist = MNIST(mnist_root, train=True)
     images, labels = mnist.data[55_000:55_300].unsqueeze(1) / 255, mnist.targets[55_000:55_300]
     with torch.no_grad():
         logits = learner.network.eval()(images)
-    assert record.val_loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert record.val_accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert record["val_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert record["val_accuracy"] == pytest.approx(
+        (logits.argmax(1) == labels).float().mean().item()
+    )
 
 
 def test_binary_loss_reports_both_accuracies(make):
-    learner, splits, position, epochs = make(*QUICK, "loss=binary_cross_entropy")
-    record = run_to_end(learner, splits, position, epochs)[-1]
-    _, logits = learner.evaluate(splits.validation)
+    learner, splits, position, config = make(*QUICK, "loss=binary_cross_entropy")
+    record = run_to_end(learner, splits, position, config)[-1]
+    _, logits = learner.evaluate(splits.validation, "val")
     targets = F.one_hot(splits.validation.labels, 10).bool()
     by_hand = ((logits.softmax(1) > 0.5) == targets).float().mean().item()
-    assert record.val_binary_accuracy == pytest.approx(by_hand)
-    assert record.val_binary_accuracy > record.val_accuracy
-    assert record.train_binary_accuracy > record.train_accuracy
+    assert record["val_binary_accuracy"] == pytest.approx(by_hand)
+    assert record["val_binary_accuracy"] > record["val_accuracy"]
+    assert record["train_binary_accuracy"] > record["train_accuracy"]
 
 
 @pytest.mark.parametrize("steps_taken", [2, 3])
@@ -107,10 +111,10 @@ def test_interrupted_between_two_steps_and_resumed_is_the_same_training(
 ):
     """Stopped within the first epoch, or after its last step but before its validation."""
     chosen = (*QUICK, "optimizer=keras_adam", *extra.split())
-    learner, splits, position, epochs = make(*chosen)
-    whole = run_to_end(learner, splits, position, epochs)
+    learner, splits, position, config = make(*chosen)
+    whole = run_to_end(learner, splits, position, config)
 
-    stopped, splits, stopped_position, epochs = make(*chosen)
+    stopped, splits, stopped_position, config = make(*chosen)
     with StopRequest() as stop:
         original = stopped.compute
 
@@ -121,30 +125,30 @@ def test_interrupted_between_two_steps_and_resumed_is_the_same_training(
 
         stopped.compute = step_and_press_ctrl_c
         with pytest.raises(Interrupted):
-            run_to_end(stopped, splits, stopped_position, epochs, stop=stop)
+            run_to_end(stopped, splits, stopped_position, config, stop=stop)
     assert (stopped_position.epoch, stopped_position.step) == (1, steps_taken)
     write_checkpoint(
         tmp_path / "checkpoints" / "last.pt", training_state(stopped, stopped_position)
     )
 
-    resumed, splits, resumed_position, epochs = make(*chosen)
+    resumed, splits, resumed_position, config = make(*chosen)
     torch.manual_seed(123)
     state = read_checkpoint(tmp_path / "checkpoints" / "last.pt")
     restore_training(state, resumed, resumed_position)
-    rest = run_to_end(resumed, splits, resumed_position, epochs)
+    rest = run_to_end(resumed, splits, resumed_position, config)
     assert torch.equal(weights_of(resumed), weights_of(learner))
     for one, other in zip(whole, rest, strict=True):
-        assert one.train_loss == other.train_loss
-        assert one.val_loss == other.val_loss
-        assert one.learning_rate == other.learning_rate
+        assert one["train_loss"] == other["train_loss"]
+        assert one["val_loss"] == other["val_loss"]
+        assert one["learning_rate"] == other["learning_rate"]
 
 
 def test_the_mean_of_the_weights_is_what_is_validated(make, mnist_root):
     """And the weights of the moment train on, as they do without a mean."""
-    plain, splits, position, epochs = make(*QUICK)
-    run_to_end(plain, splits, position, epochs)
-    averaged, splits, position, epochs = make(*QUICK, "trainer.ema_decay=0.5")
-    record = run_to_end(averaged, splits, position, epochs)[-1]
+    plain, splits, position, config = make(*QUICK)
+    run_to_end(plain, splits, position, config)
+    averaged, splits, position, config = make(*QUICK, "trainer.ema_decay=0.5")
+    record = run_to_end(averaged, splits, position, config)[-1]
     assert torch.equal(weights_of(averaged), weights_of(plain))
     assert averaged.tested is not averaged.network
     mnist = MNIST(mnist_root, train=True)
@@ -152,17 +156,17 @@ def test_the_mean_of_the_weights_is_what_is_validated(make, mnist_root):
     with torch.no_grad():
         loss = F.cross_entropy(averaged.tested.eval()(images), labels).item()
         of_the_moment = F.cross_entropy(averaged.network.eval()(images), labels).item()
-    assert record.val_loss == pytest.approx(loss, rel=1e-5)
-    assert record.val_loss != pytest.approx(of_the_moment, rel=1e-3)
+    assert record["val_loss"] == pytest.approx(loss, rel=1e-5)
+    assert record["val_loss"] != pytest.approx(of_the_moment, rel=1e-3)
 
 
 def test_training_images_are_distorted_and_validation_images_are_not(make):
-    learner, splits, position, epochs = make(
+    learner, splits, position, config = make(
         *QUICK, "augmentation.translation=3", "trainer.epochs=1"
     )
     seen = []
     learner.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    run_to_end(learner, splits, position, epochs)
+    run_to_end(learner, splits, position, config)
     *batches, validated = seen
     assert torch.equal(validated, splits.scaling(splits.validation.images))
     trained = torch.cat(batches).flatten(1)
@@ -172,44 +176,44 @@ def test_training_images_are_distorted_and_validation_images_are_not(make):
 
 
 def test_ctrl_c_during_the_last_validation_is_not_lost(make):
-    learner, splits, position, epochs = make(*QUICK)
+    learner, splits, position, config = make(*QUICK)
     evaluate = learner.evaluate
 
-    def evaluate_and_press_ctrl_c(images):
-        if position.epoch == epochs:
+    def evaluate_and_press_ctrl_c(images, part):
+        if position.epoch == config.epochs:
             os.kill(os.getpid(), signal.SIGINT)
-        return evaluate(images)
+        return evaluate(images, part)
 
     learner.evaluate = evaluate_and_press_ctrl_c
     with StopRequest() as stop, pytest.raises(Interrupted):
-        run_to_end(learner, splits, position, epochs, stop=stop)
-    assert len(position.history) == epochs
-    assert (position.epoch, position.step) == (epochs + 1, 0)
+        run_to_end(learner, splits, position, config, stop=stop)
+    assert len(position.history) == config.epochs
+    assert (position.epoch, position.step) == (config.epochs + 1, 0)
 
 
 def test_more_epochs_draw_the_schedule_anew_from_the_first_step(make):
     """Two epochs of a cosine end at a rate of zero; of four, they are half way."""
-    learner, splits, position, epochs = make(*QUICK)
-    run_to_end(learner, splits, position, epochs)
+    learner, splits, position, config = make(*QUICK)
+    run_to_end(learner, splits, position, config)
     assert learner.steps == 6
     assert learner.schedule(6) == 0
-    longer, _, longer_position, epochs = make(*QUICK, "trainer.epochs=4")
+    longer, _, longer_position, config = make(*QUICK, "trainer.epochs=4")
     restore_training(training_state(learner, position), longer, longer_position)
-    third = run_to_end(longer, splits, longer_position, epochs)[0]
-    assert third.epoch == 3
+    third = run_to_end(longer, splits, longer_position, config)[0]
+    assert third["epoch"] == 3
     last_of_it = 3e-3 * (1 + math.cos(math.pi * 8 / 12)) / 2
-    assert third.learning_rate == pytest.approx(last_of_it)
+    assert third["learning_rate"] == pytest.approx(last_of_it)
 
 
 def test_a_setting_that_came_after_a_checkpoint_has_its_default(make):
     """Muon's iterations, in a run that was saved before they could be set."""
-    learner, splits, position, epochs = make(*QUICK, "optimizer=muon", "optimizer.iterations=3")
+    learner, splits, position, config = make(*QUICK, "optimizer=muon", "optimizer.iterations=3")
     state = training_state(learner, position)
     del state["optimizer"]["param_groups"][0]["iterations"]
     again, *_ = make(*QUICK, "optimizer=muon", "optimizer.iterations=4")
     restore_training(state, again, position)
     assert again.optimizer.param_groups[0]["iterations"] == 4
-    run_to_end(again, splits, position, epochs)
+    run_to_end(again, splits, position, config)
 
 
 @pytest.fixture
@@ -232,11 +236,11 @@ def test_a_second_ctrl_c_stops_at_once():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_loss_that_is_not_finite_stops_and_says_where(make, precision):
-    learner, splits, position, epochs = make(
+    learner, splits, position, config = make(
         *QUICK, "optimizer=sgd", "optimizer.lr=1e20", f"trainer.precision={precision}"
     )
     with pytest.raises(TrainingError, match=r"The loss became .* in epoch 1, steps \d+ to \d"):
-        run_to_end(learner, splits, position, epochs)
+        run_to_end(learner, splits, position, config)
 
 
 def test_clip_norm_bounds_the_step(make):
@@ -253,8 +257,8 @@ def test_clip_norm_bounds_the_step(make):
 def test_mixed_precision_keeps_fp32_weights_and_learns_the_same(make):
     losses = {}
     for precision in ("fp32", "bf16"):
-        learner, splits, position, epochs = make(*QUICK, f"trainer.precision={precision}")
-        losses[precision] = run_to_end(learner, splits, position, epochs)[-1].train_loss
+        learner, splits, position, config = make(*QUICK, f"trainer.precision={precision}")
+        losses[precision] = run_to_end(learner, splits, position, config)[-1]["train_loss"]
         assert all(p.dtype is torch.float32 for p in learner.network.parameters())
     assert losses["bf16"] != losses["fp32"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
@@ -262,8 +266,8 @@ def test_mixed_precision_keeps_fp32_weights_and_learns_the_same(make):
 
 def test_progress_counts_steps_and_ends_with_the_epoch(make):
     glances = []
-    learner, splits, position, epochs = make(*QUICK)
-    run_to_end(learner, splits, position, epochs, glances.append)
+    learner, splits, position, config = make(*QUICK)
+    run_to_end(learner, splits, position, config, glances.append)
     seen = [(glance.epoch, glance.step) for glance in glances]
     assert seen == sorted(set(seen))
     assert all(1 <= step <= 3 for _, step in seen)
@@ -272,8 +276,8 @@ def test_progress_counts_steps_and_ends_with_the_epoch(make):
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler here")
 def test_a_compiled_network_trains_the_same(make):
-    plain, splits, position, epochs = make(*QUICK, "model.dropout=0")
-    expected = run_to_end(plain, splits, position, epochs)
-    compiled, splits, position, epochs = make(*QUICK, "model.dropout=0", "trainer.compile=true")
-    records = run_to_end(compiled, splits, position, epochs)
-    assert records[-1].train_loss == pytest.approx(expected[-1].train_loss, rel=1e-3)
+    plain, splits, position, config = make(*QUICK, "model.dropout=0")
+    expected = run_to_end(plain, splits, position, config)
+    compiled, splits, position, config = make(*QUICK, "model.dropout=0", "trainer.compile=true")
+    records = run_to_end(compiled, splits, position, config)
+    assert records[-1]["train_loss"] == pytest.approx(expected[-1]["train_loss"], rel=1e-3)

@@ -2,22 +2,24 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-import torch
-
 from mnist_bench.config.compose import compose, write_hydra_folder
-from mnist_bench.config.schema import load_config, to_config
+from mnist_bench.config.read import to_config
 from mnist_bench.errors import ConfigError
 from mnist_bench.exchange.keras.layers import fill_from_keras, to_keras
 from mnist_bench.exchange.keras.model_config import check_same_layers
 from mnist_bench.exchange.keras.reading import read_keras_file
 from mnist_bench.exchange.keras.writing import write_keras_file
-from mnist_bench.models import ConvNet
-from mnist_bench.runs.begin import begin
-from mnist_bench.runs.checkpoint import LAST, read_tested_weights, training_state, write_checkpoint
-from mnist_bench.runs.ending import describe_test, record_test
+from mnist_bench.loggers.base import Loggers
+from mnist_bench.loggers.console import as_text, info, layers_table
+from mnist_bench.models import ConvNet, summarise
+from mnist_bench.runs.checkpoint import write_checkpoint
+from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.load import load
 from mnist_bench.runs.records import write_metrics
+from mnist_bench.runs.run import Run, describe_test
 
 
 def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
@@ -40,22 +42,28 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     composed.imported_from = f"{file.name}, sha256 {digest}"
     config = to_config(composed)
-    this = begin(config, folder)
-    network = this.learner.network
+    run = Run(config, RunFolder(folder), info)
+    network = run.learner.network
     assert isinstance(network, ConvNet)
     if content.described is not None:
         check_same_layers(content.described, to_keras(network), str(file))
     fill_from_keras(network, content.weighted, str(file))
-    if this.learner.average is not None:
-        this.learner.average.begin_anew(network)
+    if run.learner.average is not None:
+        run.learner.average.begin_anew(network)
 
     try:
         write_hydra_folder(folder, composed, hydra)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made: {error.strerror}.") from error
-    write_checkpoint(folder / LAST, training_state(this.learner, this.position))
-    write_metrics(folder, [])
-    return describe_test(record_test(this, "imported", None))
+    for path, checkpoint in run.checkpoints().items():
+        write_checkpoint(path, checkpoint)
+    write_metrics(run.folder, [])
+    summary = run.test("imported", None)
+    with closing(Loggers(config.logger)) as loggers:
+        loggers.start(run.info(as_text(layers_table(config.model.name, summarise(network)))))
+        loggers.end(summary)
+    run.finish(summary)
+    return describe_test(summary)
 
 
 def export_run(folder: Path, file: Path) -> str:
@@ -64,11 +72,11 @@ def export_run(folder: Path, file: Path) -> str:
     Raises:
         BenchError: the folder is not that of a run, or the file cannot be written.
     """
-    weights, when = read_tested_weights(folder)
-    config = to_config(load_config(folder / ".hydra" / "config.yaml"))
-    num_classes = len(weights["classifier.output.bias"])
-    with torch.device("meta"):
-        network = ConvNet(config.model, num_classes)
-    network.load_state_dict(weights, assign=True)
-    write_keras_file(file, to_keras(network), config.model.name)
-    return f"{config.model.name} {when}"
+    trained = load(folder)
+    if not isinstance(trained.network, ConvNet):
+        raise ConfigError(
+            f"{folder} has a network of your own, {trained.config.model.target}: only those of "
+            f"conf/model/ that are described by channels and dense layers can be exported to Keras."
+        )
+    write_keras_file(file, to_keras(trained.network), trained.config.model.name)
+    return f"{trained.config.model.name} {trained.when}"

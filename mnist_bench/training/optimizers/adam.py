@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from mnist_bench.training.optimizers.fused import (
     NO_SCALING,
@@ -35,8 +36,15 @@ class Adam(torch.optim.Adam):
     rows: "Sequence[_AdamRows]" = ()  # of each group of weights
     rows_of: State | None = None
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
+        return _step_with_hooks(self, closure) if _has_hooks(self) else self._take_step(closure)
+
+    # Otherwise PyTorch would put every step between its hooks, whether there are any or not, which
+    # takes as long as the rest of this.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def _take_step(self, closure: Callable[[], float] | None = None) -> Any:
         loss = evaluate(closure)
         weights = [weight for group in self.param_groups for weight in group["params"]]
         for weight in weights:
@@ -47,14 +55,27 @@ class Adam(torch.optim.Adam):
             for group, rows in zip(self.param_groups, self.rows, strict=True):
                 rows.step(group)
         else:
-            super().step()
+            _PYTORCHS_STEP(self)
             if all(weight.device.type == "cpu" and weight in self.state for weight in weights):
                 self.rows = [_AdamRows(group["params"], self.state) for group in self.param_groups]
                 self.rows_of = self.state
         return loss
 
-    # Otherwise PyTorch would put a step between its hooks, which take as long as the rest of this.
-    step.hooked = True  # type: ignore[attr-defined]
+
+def _has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether anything asks to be called before or after a step."""
+    own = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
+
+
+# A step between PyTorch's hooks.
+_step_with_hooks = torch.optim.Optimizer.profile_hook_step(
+    lambda optimizer, closure: optimizer._take_step(closure)
+)
+# Adam's own step without the hooks, which making a `torch.optim.Adam` anywhere puts around it.
+_PYTORCHS_STEP: Any = torch.optim.Adam.step
+if getattr(_PYTORCHS_STEP, "hooked", False):
+    _PYTORCHS_STEP = _PYTORCHS_STEP.__wrapped__
 
 
 class _AdamRows:
@@ -111,7 +132,7 @@ class KerasAdam(Adam):
         for group in self.param_groups:
             group["epsilon_hat"] = eps
 
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
+    def _take_step(self, closure: Callable[[], float] | None = None) -> Any:
         if self.defaults["capturable"]:
             loss = evaluate(closure)
             for group in self.param_groups:
@@ -121,7 +142,7 @@ class KerasAdam(Adam):
             taken = [self.state[p]["step"] for p in group["params"] if p in self.state]
             t = int(taken[0]) + 1 if taken else 1
             group["eps"] = group["epsilon_hat"] / math.sqrt(1 - group["betas"][1] ** t)
-        return super().step(closure)
+        return super()._take_step(closure)
 
     @torch.no_grad()
     def _step_on_device(self, group: dict[str, Any]) -> None:

@@ -11,24 +11,39 @@ State = MutableMapping[Tensor, dict[str, Any]]
 
 
 def copy_state(optimizer: torch.optim.Optimizer) -> State:
-    """Return the tensors of an optimizer's state, copied."""
+    """Return an optimizer's state, its tensors copied."""
     return {
-        weight: {name: value.clone() for name, value in kept.items() if isinstance(value, Tensor)}
+        weight: {
+            name: value.clone() if isinstance(value, Tensor) else value
+            for name, value in kept.items()
+        }
         for weight, kept in optimizer.state.items()
     }
 
 
+def is_recordable(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether all that a step of it changes is on the device, and is zero at first."""
+    return getattr(optimizer, "recordable", True)
+
+
 @torch.no_grad()
 def restore_state(optimizer: torch.optim.Optimizer, copied: State) -> None:
-    """Put an optimizer's state back to a copy of it, in the same memory.
+    """Put an optimizer's state back to a copy of it, in the same memory, which graphs read.
 
-    What the copy has not got goes back to zeros, with which all of our optimizers begin.
+    What the copy has not got goes back to zeros, or goes if the optimizer may begin with others.
     """
-    for weight, kept in optimizer.state.items():
+    for weight, kept in list(optimizer.state.items()):
+        before = copied.get(weight, {})
+        if not before and not is_recordable(optimizer):
+            del optimizer.state[weight]
+            continue
         for name, value in kept.items():
-            if isinstance(value, Tensor):
-                before = copied.get(weight, {}).get(name)
-                value.zero_() if before is None else value.copy_(before)
+            if not isinstance(value, Tensor):
+                kept[name] = before.get(name, value)
+            elif name in before:
+                value.copy_(before[name])
+            else:
+                value.zero_()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -1,0 +1,82 @@
+"""What a run computes, by its configuration: which settings decide it, and their digest."""
+
+import hashlib
+import json
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mnist_bench.config.read import own_parts
+from mnist_bench.config.schema import TrainConfig
+from mnist_bench.config.walk import flatten
+
+
+class Role(Enum):
+    """What a setting is to a run."""
+
+    identity = "decides what is computed, and cannot change when the run is resumed"
+    resumable = "decides what is computed, and can change when the run is resumed"
+    ignored = "changes nothing that is computed, and can change when the run is resumed"
+
+
+# The first pattern that a key matches says its role.
+ROLES: list[tuple[str, Role]] = [
+    # What a part is called, and where its files are.
+    ("model.name", Role.ignored),
+    ("data.root", Role.ignored),
+    ("logger", Role.ignored),
+    ("logger.*", Role.ignored),
+    ("trainer.epochs", Role.resumable),
+    ("trainer.early_stopping", Role.resumable),
+    # Where it is computed. Devices differ in rounding, as their kernels do; both are on the record.
+    ("trainer.gpus", Role.ignored),
+    ("trainer.refresh_seconds", Role.ignored),
+    ("trainer.save_every", Role.ignored),
+    ("resume", Role.ignored),
+    ("model.*", Role.identity),
+    ("optimizer.*", Role.identity),
+    ("scheduler.*", Role.identity),
+    ("data.*", Role.identity),
+    ("augmentation.*", Role.identity),
+    ("loss.*", Role.identity),
+    ("trainer.*", Role.identity),
+    ("seed", Role.identity),
+    ("label_smoothing", Role.identity),
+    ("imported_from", Role.identity),
+]
+
+
+def role(key: str) -> Role:
+    """Return the role of a setting, named by its dotted key."""
+    roles = (role for pattern, role in ROLES if fnmatchcase(key, pattern))
+    return next(roles, Role.identity)
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that a checkpoint of this configuration belongs to."""
+    return _with_roles(config, {Role.identity})
+
+
+def computed(config: TrainConfig) -> dict[str, Any]:
+    """Return all settings that decide what a run computes from beginning to end."""
+    return _with_roles(config, {Role.identity, Role.resumable})
+
+
+def _with_roles(config: TrainConfig, roles: set[Role]) -> dict[str, Any]:
+    names = {f"{part.group}.name" for part in own_parts(config)}  # what they are called
+    return {k: v for k, v in flatten(config).items() if role(k) in roles and k not in names}
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """Return the sha256 of settings, whatever their order: 64 hexadecimal digits."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def changeable() -> list[str]:
+    """Return the settings that can change when a run is resumed, for those who ask."""
+    return [key for key, role in ROLES if role is not Role.identity and key not in NOT_FOR_USERS]
+
+
+# Of those, what nobody would set: names, and what resuming itself sets.
+NOT_FOR_USERS = {"model.name", "logger.*", "resume"}

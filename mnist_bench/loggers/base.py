@@ -1,0 +1,91 @@
+"""What a logger is, and what it is told of a run."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_bench.config.parts import Part
+from mnist_bench.data.splits import Splits
+from mnist_bench.training.loop import EpochRecord
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known of a run when it starts, or goes on."""
+
+    folder: Path
+    name: str
+    # Every setting by its dotted key, with values that JSON can hold.
+    settings: Mapping[str, Any]
+    # Those that the command line set.
+    overrides: Sequence[str]
+    # The layers of the network as a table in plain characters.
+    layers: str
+    splits: Splits
+    # The epochs that are done already, if the run goes on.
+    history: Sequence[EpochRecord]
+    is_resumed: bool
+
+
+class Logger:
+    """The base of all loggers: it does nothing of what a subclass leaves out.
+
+    Made with the arguments of its file in `conf/logger/`. It is told of a run's beginning, of each
+    epoch and of the end, in this order; a run that is interrupted or fails has no end.
+    """
+
+    def start(self, run: RunInfo) -> None:
+        """Begin, or go on after `run.history`, whose last epoch may not have been told."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Take the figures of an epoch, by the columns of metrics.csv."""
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """Take what summary.json will hold; predictions.npz is in the folder already."""
+
+    def close(self) -> None:
+        """Let go of files and connections, however the run ends."""
+
+
+class Loggers:
+    """Several at once. One that fails is left out from then on, with a warning: a run is worth
+    more than its picture."""
+
+    def __init__(self, parts: Mapping[str, Part]):
+        self.members = {name: part.build(Logger, {}, {}) for name, part in parts.items()}
+
+    def start(self, run: RunInfo) -> None:
+        self._tell("start", run)
+
+    def epoch(self, record: EpochRecord) -> None:
+        self._tell("epoch", dict(record))
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        self._tell("end", summary)
+
+    def close(self) -> None:
+        self._tell("close")
+
+    def _tell(self, what: str, *arguments: Any) -> None:
+        for name, logger in list(self.members.items()):
+            try:
+                getattr(logger, what)(*arguments)
+            except Exception as error:
+                del self.members[name]
+                warnings.warn(
+                    f"logger.{name} failed in {what}() and is left out from here on: "
+                    f"{type(error).__name__}: {error}",
+                    stacklevel=3,
+                )
+
+
+def check_loggers(parts: Iterable[Part]) -> None:
+    """Refuse what is not a logger.
+
+    Raises:
+        ConfigError: a class cannot be imported, or is none.
+    """
+    for part in parts:
+        part.find(Logger)

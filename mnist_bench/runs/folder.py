@@ -1,0 +1,172 @@
+"""A run's folder: every path of it, whole files, and its owner; see outputs/README.md."""
+
+import errno
+import itertools
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from mnist_bench.config.read import SAVED
+from mnist_bench.errors import ConfigError
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w", keep: Path | None = None) -> Iterator[IO[Any]]:
+    """Open a file beside `path` that takes its place when it is whole and on the disk.
+
+    A process killed at any moment leaves the old file or the new one. What cannot be finished is
+    removed. `keep` is where the old file then is.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_name(f"{path.name}.partial")
+    try:
+        with beside.open(mode, newline=None if "b" in mode else "") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
+        beside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+class RunFolder:
+    """The paths of a run, and who works in it."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.summary = self.path / "summary.json"
+        self.metrics = self.path / "metrics.csv"
+        self.predictions = self.path / "predictions.npz"
+        self.log = self.path / "train.log"
+        self.tensorboard = self.path / "tensorboard"
+        self.last = self.path / "checkpoints" / "last.pt"
+        self.previous = self.path / "checkpoints" / "previous.pt"
+        self.best = self.path / "checkpoints" / "best.pt"
+        self.config = self.path / SAVED
+        self.hydra = self.config.with_name("hydra.yaml")
+        self.owner = self.path / ".owner.json"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a run has begun to leave its results here."""
+        return any(file.exists() for file in (self.summary, self.metrics, self.last))
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Be the only process that works in the folder; one that has it already keeps it.
+
+        Raises:
+            ConfigError: another process does, and who it is.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise self._in_use() from None
+        except (NotImplementedError, OSError) as error:
+            if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+                raise ConfigError(f"{self} cannot be written to: {error}.") from error
+            with self._owned_by_heartbeat():
+                yield
+            return
+        try:
+            with atomic_write(self.owner) as file:
+                json.dump(_this_process(), file)
+            yield
+        finally:
+            if lock.lock_counter == 1:
+                self.owner.unlink(missing_ok=True)
+            lock.release()
+
+    @contextmanager
+    def _owned_by_heartbeat(self) -> Iterator[None]:
+        """The same on a file system without locks: the owner's file is touched while it lives."""
+        if self._is_alive():
+            raise self._in_use()
+        with suppress(FileNotFoundError):  # of two that find it dead, one can move it away
+            os.replace(self.owner, self.owner.with_name(f".owner-{os.getpid()}.dead"))
+        try:
+            with self.owner.open("x") as file:
+                json.dump(_this_process(), file)
+        except FileExistsError:
+            raise self._in_use() from None
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(HEARTBEAT_SECONDS):
+                with suppress(OSError):
+                    os.utime(self.owner)
+
+        heart = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            over.set()
+            heart.join()
+            self.owner.unlink(missing_ok=True)
+
+    def _is_alive(self) -> bool:
+        try:
+            return time.time() - self.owner.stat().st_mtime < DEAD_SECONDS
+        except FileNotFoundError:
+            return False
+
+    def _in_use(self) -> ConfigError:
+        try:
+            owner = json.loads(self.owner.read_text())
+            who = f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
+        except (OSError, ValueError, KeyError):
+            who = "another process"
+        return ConfigError(f"{self} is in use by {who}: wait until it has ended, or stop it first.")
+
+
+# Where a file system has no locks, its owner says that it lives this often, and counts as dead when
+# it has not for so long.
+HEARTBEAT_SECONDS = 10
+DEAD_SECONDS = 60
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+def _this_process() -> dict[str, Any]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"host": platform.node(), "pid": os.getpid(), "since": since}
+
+
+def claim_folder(path: Path, key: str) -> Path:
+    """Make a folder that nobody else has made, numbered if there is one of its name; return it.
+
+    `key` is what asked for it, as the error names it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    path = path.absolute()
+    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+        folder = path.with_name(path.name + suffix)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{key}={folder} cannot be made: {error.strerror}.") from error
+        return folder
+    raise AssertionError

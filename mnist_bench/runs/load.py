@@ -1,0 +1,141 @@
+"""The one way to use a trained network: from a run's folder to labels and probabilities.
+
+N images, C channels, H rows, W columns, K classes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mnist_bench.config.parts import beside, search_in
+from mnist_bench.config.read import read_saved
+from mnist_bench.config.schema import Scaling, TrainConfig
+from mnist_bench.data.splits import PixelScaling
+from mnist_bench.errors import ConfigError, DataError
+from mnist_bench.models import build_network
+from mnist_bench.runs.checkpoint import Content, read_checkpoint, read_last
+from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.prepare import prepare
+from mnist_bench.runs.records import read_summary
+
+# Images per forward pass.
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of N images: the likeliest class of each, int64 (N,), and the probability
+    of every class, float32 (N, K)."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network with the weights that its run was tested with, in fp32 on the CPU."""
+
+    config: TrainConfig
+    network: nn.Module
+    scaling: PixelScaling
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    class_names: tuple[str, ...]
+    # Of when the weights are: "as of epoch 5".
+    when: str
+
+    @torch.inference_mode()
+    def predict(self, images: Any) -> Prediction:
+        """Classify images as they are on disk, before any scaling.
+
+        `images` are uint8: (N, H, W), (N, H, W, C), or one image of either kind; an array, a tensor
+        or what NumPy makes an array of.
+
+        Raises:
+            DataError: they are of another type or shape than the network was trained on.
+        """
+        images_NCHW = self._check(images)
+        logits = [
+            self.network(self.scaling(batch)).float() for batch in images_NCHW.split(BATCH)
+        ] or [torch.zeros(0, len(self.class_names))]
+        probabilities_NK = torch.cat(logits).softmax(1)
+        return Prediction(probabilities_NK.argmax(1).numpy(), probabilities_NK.numpy())
+
+    def _check(self, images: Any) -> Tensor:
+        """Return the images as uint8 (N, C, H, W)."""
+        array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+        channels, height, width = self.image_shape
+        grey = channels == 1 and array.shape[-2:] == (height, width) and array.ndim in (2, 3)
+        colour = array.shape[-3:] == (height, width, channels) and array.ndim in (3, 4)
+        if array.dtype != np.uint8 or not (grey or colour):
+            expected = f"({height}, {width})" if channels == 1 else f"({height}, {width}, 3)"
+            raise DataError(
+                f"The images are {array.dtype} of shape {array.shape}: this network takes uint8 "
+                f"images, each of {expected}, one of them or many in one array."
+            )
+        array_NHWC = array.reshape(-1, height, width, channels)
+        return torch.from_numpy(np.ascontiguousarray(array_NHWC.transpose(0, 3, 1, 2)))
+
+
+def load(folder: str | Path, config_dir: str | Path | None = None) -> TrainedNetwork:
+    """Return the network of the run in `folder`, with the weights that it was tested with.
+
+    Of a run that has not been tested (yet) they are the last ones. `config_dir` vouches for a
+    network of one's own that is not in an installed package: the folder given to `--config-dir`.
+
+    Raises:
+        ConfigError: the folder is not that of a run, or its network is from nowhere known.
+        DataError: a file in it is damaged.
+    """
+    run = RunFolder(folder)
+    for needed in (run.last, run.config):
+        if not needed.is_file():
+            where = needed.relative_to(run.path)
+            raise ConfigError(f"{folder} is not the folder of a run: it has no {where}.")
+    vouched = [] if config_dir is None else beside(config_dir)
+    search_in(vouched)
+    config = read_saved(run.path, vouched)
+    last = read_last(run, lambda line: None)
+    weights, when = _tested_weights(run, last)
+    inputs = last["inputs"] or _find_inputs(config, weights)
+    image_shape = tuple(inputs["image_shape"])
+    names = tuple(inputs["class_names"])
+    network = build_network(config.model, len(names), image_shape)
+    network.load_state_dict(weights)
+    scaling = PixelScaling(inputs["offset"], inputs["divisor"])
+    return TrainedNetwork(config, network.eval(), scaling, image_shape, names, when)
+
+
+def _tested_weights(run: RunFolder, last: Content) -> tuple[dict[str, Tensor], str]:
+    """Return the weights that a run was tested with, the last ones if it was not, and of when."""
+    position = last["position"]
+    tested = read_summary(run.path).get("tested_epoch")
+    if tested is not None and tested != len(position["history"]):
+        best = read_checkpoint(run.best)
+        if best["epoch"] != tested:
+            raise DataError(
+                f"{run.best} has the weights of epoch {best['epoch']}, and {run.summary} says that "
+                f"epoch {tested} was tested: they are of two runs."
+            )
+        return best["network"], f"as of epoch {tested}"
+    weights = last["average"] or last["network"]
+    if position["step"]:
+        return weights, f"within epoch {position['epoch']}"
+    return weights, f"as of epoch {len(position['history'])}"
+
+
+def _find_inputs(config: TrainConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
+    """Return what checkpoints of format 2 do not have; all of them are of ours, 28 x 28."""
+    names = [str(n) for n in range(len(weights["classifier.output.bias"]))]
+    scaling = PixelScaling(0.0, 1.0 if config.data.scaling is Scaling.raw else 255.0)
+    if config.data.scaling is Scaling.standardised:
+        scaling = prepare(config, lambda line: None).splits.scaling
+    return {
+        "offset": scaling.offset,
+        "divisor": scaling.divisor,
+        "image_shape": [1, 28, 28],
+        "class_names": names,
+    }

@@ -1,0 +1,94 @@
+"""Carrying a run out: trained, tested and told, or stopped so that it can go on."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from mnist_bench.config.schema import TrainConfig
+from mnist_bench.loggers.base import Loggers
+from mnist_bench.loggers.console import Screen, as_text, closing_table, info, layers_table
+from mnist_bench.models import summarise
+from mnist_bench.runs.checkpoint import CheckpointWriter, resume_command, write_checkpoint
+from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.records import write_metrics
+from mnist_bench.runs.run import Run
+from mnist_bench.training.interrupt import Interrupted, StopRequest
+from mnist_bench.training.learner import count_steps
+from mnist_bench.training.loop import best_record, is_over, train
+
+
+def carry_out(config: TrainConfig, path: Path) -> None:
+    """Train, validate, test, and leave the records in the folder `path`.
+
+    The folder exists and has Hydra's `.hydra`. With `config.resume` it is that run's folder.
+
+    Raises:
+        BenchError: the run cannot begin, or cannot go on, which summary.json then says.
+        SystemExit: the run was interrupted; it can be resumed.
+    """
+    folder, screen = RunFolder(path), Screen()
+    with folder.owned():
+        run = Run(config, folder, info)
+        run.open()
+        with recording_the_end(run, screen), closing(Loggers(config.logger)) as loggers:
+            fit(run, screen, loggers)
+            summary = run.test("completed", run.choose_tested_epoch())
+            loggers.end(summary)
+            run.finish(summary)
+            screen.table(closing_table(run.closing_rows(summary)))
+
+
+def fit(run: Run, screen: Screen, loggers: Loggers) -> None:
+    """Train to the last epoch."""
+    table = layers_table(run.config.model.name, summarise(run.learner.network))
+    screen.table(table)
+    screen.line(run.describe(), style="bold")
+    trainer, history = run.config.trainer, run.position.history
+    steps = count_steps(len(run.splits.train), trainer.batch_size)
+    with (
+        StopRequest() as stop,  # until all is written
+        CheckpointWriter(run.placement.device) as writer,
+        screen.bar(trainer.epochs, steps) as bar,
+    ):
+        loggers.start(run.info(as_text(table)))
+        for record in train(run.training, run.splits, trainer, stop, bar.show):
+            best = best_record(history) is record
+            if best:
+                run.keep_best()
+            every = trainer.save_every
+            due = is_over(run.position, trainer) or (every and record["epoch"] % every == 0)
+            if due or writer.has_failed:
+                writer.write(run.checkpoints())
+            write_metrics(run.folder, history)
+            loggers.epoch(record)
+            screen.epoch(record, trainer.epochs, best)
+
+
+@contextmanager
+def recording_the_end(run: Run, screen: Screen) -> Iterator[None]:
+    """Leave a summary.json that tells an interrupted or failed run, and say how to go on."""
+    try:
+        yield
+    except Interrupted as stop:
+        for path, content in run.checkpoints(whole=True).items():
+            write_checkpoint(path, content)
+        _tell_interrupted(run, screen)
+        raise SystemExit(128 + stop.signal_number) from None
+    except KeyboardInterrupt:
+        _tell_interrupted(run, screen)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except Exception as error:
+        screen.log_failure(error)
+        run.fail(error)
+        raise
+
+
+def _tell_interrupted(run: Run, screen: Screen) -> None:
+    run.interrupt()
+    if run.folder.last.exists():
+        folder = Path(os.path.relpath(run.folder.path))
+        screen.line(f"Stopped. To go on: {resume_command(folder)}")
+    else:
+        screen.line("Stopped before anything was saved.")
