@@ -1,4 +1,7 @@
-"""The errors a user can cause or meet: one clear sentence, shown without a traceback."""
+"""The errors a user can cause or meet: one clear sentence, shown without a traceback.
+
+Every error pickles, as launchers send them from one process to another.
+"""
 
 
 class BenchError(Exception):

@@ -1,4 +1,4 @@
-"""Everything that can be found wrong before a run begins: machine, network, image files, split."""
+"""Everything that can be found wrong before a run begins: machine, parts, image files, split."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,15 +6,22 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from mnist_bench.config.parts import Part
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.data.datasets import find_dataset
 from mnist_bench.data.fetch import ensure_files
 from mnist_bench.data.images import Images, load_images
 from mnist_bench.data.splits import Splits, split_images
 from mnist_bench.errors import ConfigError
-from mnist_bench.models import ConvNet
+from mnist_bench.loggers.base import Logger
+from mnist_bench.models import build_network
 from mnist_bench.training.device import Placement, find_placement
+from mnist_bench.training.losses import build_loss
+from mnist_bench.training.optimizers import build_optimizer
+from mnist_bench.training.schedulers import build_schedule
 
 
 @dataclass(frozen=True)
@@ -33,18 +40,63 @@ def prepare(config: TrainConfig, announce: Callable[[str], None]) -> Prepared:
         DataError: the image files are neither there nor to be had.
     """
     placement = find_placement(config.trainer)
-    with torch.device("meta"):
-        ConvNet(config.model)
+    for logger in config.logger.values():
+        logger.find(Logger)
     images = read_images(config.data.name, config.data.split, Path(config.data.root), announce)
     splits = split_images(images, config.data)
-    _check_batches(config, len(splits.train))
+    network = _try_network(config, splits)
+    if any(isinstance(module, _BatchNorm) for module in network.modules()):
+        _check_batches(config.trainer.batch_size, len(splits.train))
+    _try_own_parts(config, splits)
     return Prepared(placement, splits)
 
 
-def _check_batches(config: TrainConfig, train_images: int) -> None:
-    batch_size = config.trainer.batch_size
-    normalises = config.model.batch_norm or config.model.conv_batch_norm
-    if normalises and 1 in (batch_size, train_images % batch_size):
+def _try_network(config: TrainConfig, splits: Splits) -> nn.Module:
+    """Build the network; of one's own, see whether it takes images and returns logits."""
+    if not isinstance(config.model, Part):
+        with torch.device("meta"):
+            return build_network(config.model, splits.num_classes, splits.image_shape)
+    network = build_network(config.model, splits.num_classes, splits.image_shape).eval()
+    images = splits.scaling(splits.train[:2].images)
+    target = f"model._target_={config.model.target}"
+    try:
+        with torch.inference_mode():
+            logits = network(images)
+    except Exception as error:
+        raise ConfigError(
+            f"{target} fails on images of {tuple(images.shape)}: {type(error).__name__}: {error}."
+        ) from error
+    expected = (len(images), splits.num_classes)
+    if not isinstance(logits, torch.Tensor) or logits.shape != expected:
+        what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ConfigError(
+            f"{target} returns {what} for images of {tuple(images.shape)}: its forward has to "
+            f"return logits of shape {expected}, one for each class."
+        )
+    if not list(network.parameters()):
+        raise ConfigError(f"{target} has no parameters, so there is nothing to train.")
+    return network
+
+
+def _try_own_parts(config: TrainConfig, splits: Splits) -> None:
+    """Build what else is of one's own, as a run will."""
+    weight = nn.Parameter(torch.zeros(1))
+    if isinstance(config.optimizer, Part):
+        build_optimizer(config.optimizer, [weight])
+    if isinstance(config.scheduler, Part):
+        build_schedule(config.scheduler, 1.0, 1, 1)
+    if isinstance(config.loss, Part):
+        logits, labels = torch.zeros(2, splits.num_classes), splits.train.labels[:2]
+        loss = build_loss(config.loss, torch.device("cpu"))(logits, labels)
+        if not isinstance(loss, torch.Tensor) or loss.dim() > 0:
+            raise ConfigError(
+                f"loss._target_={config.loss.target} does not return one number: it is called with "
+                f"logits (N, K) and labels (N,), and has to return their mean loss, a 0-d tensor."
+            )
+
+
+def _check_batches(batch_size: int, train_images: int) -> None:
+    if 1 in (batch_size, train_images % batch_size):
         raise ConfigError(
             f"trainer.batch_size={batch_size} makes a batch of one of {train_images} training "
             f"images, and batch normalisation needs two: choose another size."

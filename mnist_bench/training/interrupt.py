@@ -9,8 +9,11 @@ class Interrupted(Exception):
     """The run was asked to stop and has stopped between two steps."""
 
     def __init__(self, signal_number: int):
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        super().__init__(signal_number)  # what it is made from again after pickling
         self.signal_number = signal_number
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.signal_number).name}"
 
 
 class StopRequest:

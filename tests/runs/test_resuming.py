@@ -8,7 +8,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_bench.runs.checkpoint import epochs_begun
+from mnist_bench.runs.checkpoint import epochs_begun, read_checkpoint
 from mnist_bench.runs.folder import RunFolder
 from tests.support.train_command import (
     COMMAND,
@@ -28,7 +28,7 @@ def test_killed_in_epoch_3_and_resumed_is_the_same_run(tmp_path, mnist_root, uni
     run = tmp_path / "run"
     assert not (run / "summary.json").exists()
     assert len((run / "metrics.csv").read_text().splitlines()) == 3
-    begun = epochs_begun(RunFolder(run).last)
+    begun = epochs_begun(read_checkpoint(RunFolder(run).last))
     assert begun in (1, 2)
     process = run_train("resume=run", cwd=tmp_path, data_root=mnist_root)
     assert process.returncode == 0, process.stderr
