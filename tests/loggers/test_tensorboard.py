@@ -18,4 +18,4 @@ def test_images_stand_in_rows_of_sixteen_with_grey_between(
         row, column = divmod(place, 16)
         top, left = 30 * row + 1, 30 * column + 1
         expected[0, top : top + 28, left : left + 28] = image
-    assert torch.equal(_grid(shown), expected)
+    assert torch.equal(_grid(shown[:, None]), expected)
