@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ VALIDATION_FOLDERS = ("validation", "val", "valid")
 # What Pillow calls them: grey, and in colour.
 GREY_MODES = {"1", "L", "LA"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA"}
+# Files that a thread reads one after the other: few enough to spread, enough to be worth the call.
+FILES_AT_ONCE = 100
 # How often the reading of many files says how far it is.
 PROGRESS_SECONDS = 10.0
 
@@ -199,8 +201,10 @@ def read_images(paths: Sequence[Path], size: Size | None, announce: Announce) ->
     """
     pixels: np.ndarray | None = None
     said = time.monotonic()
+    chunks = [paths[n : n + FILES_AT_ONCE] for n in range(0, len(paths), FILES_AT_ONCE)]
     with ThreadPoolExecutor() as pool:
-        for n, image in enumerate(pool.map(lambda path: read_image(path, size), paths)):
+        read = pool.map(lambda chunk: [read_image(path, size) for path in chunk], chunks)
+        for n, image in enumerate(chain.from_iterable(read)):
             if pixels is None:
                 pixels = np.empty((len(paths), *image.shape), np.uint8)
             if image.shape[:2] != pixels.shape[1:3]:

@@ -58,11 +58,19 @@ class Npz(Dataset):
         try:
             if not self.path.is_file():
                 raise DataError(f"data.path={self.path} is not a file: give an .npz file.")
-            with np.load(self.path, allow_pickle=False) as archive:
-                if not isinstance(archive, Mapping):
-                    raise DataError(f"{self.path} holds a single array: give an .npz file.")
+            archive = np.load(self.path, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise DataError(f"{self.path} holds a single array: give an .npz file.")
+            with archive:
                 return {name: archive[name] for name in archive}
-        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            MemoryError,
+            ValueError,
+            EOFError,
+            zlib.error,
+            zipfile.BadZipFile,
+        ) as error:
             raise DataError(f"{self.path} cannot be read as an .npz file: {error}.") from error
 
     def _names(self, arrays: Mapping[str, np.ndarray]) -> list[tuple[str, tuple[str, str]]]:

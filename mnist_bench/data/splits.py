@@ -38,33 +38,36 @@ class ImageSet:
 class PixelScaling:
     """Turns pixels from 0 to 255 into the network's input: (pixel - offset) / divisor.
 
-    There is one offset and one divisor for all channels, or one for each.
+    There is one offset and one divisor for all channels, or a tuple of one for each.
     """
 
-    offsets: tuple[float, ...]
-    divisors: tuple[float, ...]
+    offset: float | tuple[float, ...]
+    divisor: float | tuple[float, ...]
 
     @classmethod
     def fit(cls, scaling: Scaling, train_images_NCHW: Tensor) -> Self:
         """The scaling that the configuration names, with statistics of the training images only."""
         match scaling:
             case Scaling.raw:
-                return cls((0.0,), (1.0,))
+                return cls(0.0, 1.0)
             case Scaling.unit:
-                return cls((0.0,), (255.0,))
+                return cls(0.0, 255.0)
             case Scaling.standardised:
                 statistics = [_mean_and_deviation(c) for c in train_images_NCHW.unbind(1)]
+                if len(statistics) == 1:
+                    return cls(*statistics[0])
                 means, deviations = zip(*statistics, strict=True)
-                return cls(means, tuple(d or 1.0 for d in deviations))
+                return cls(means, deviations)
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         """uint8 or float32 (N, C, H, W) to float32 of the same shape."""
         pixels_NCHW = images_NCHW.float()
-        if len(self.offsets) == 1:
-            _scale(pixels_NCHW, self.offsets[0], self.divisors[0])
-        else:
-            for channel in zip(pixels_NCHW.unbind(1), self.offsets, self.divisors, strict=True):
+        if isinstance(self.offset, tuple) and isinstance(self.divisor, tuple):
+            for channel in zip(pixels_NCHW.unbind(1), self.offset, self.divisor, strict=True):
                 _scale(*channel)
+        else:
+            assert not isinstance(self.offset, tuple) and not isinstance(self.divisor, tuple)
+            _scale(pixels_NCHW, self.offset, self.divisor)
         return pixels_NCHW
 
 
@@ -77,11 +80,12 @@ def _scale(pixels: Tensor, offset: float, divisor: float) -> None:
 
 
 def _mean_and_deviation(pixels_NHW: Tensor) -> tuple[float, float]:
+    """Of pixels that are all the same, a deviation of 1, which can be divided by."""
     counts = torch.bincount(pixels_NHW.flatten(), minlength=256).double()
     values = torch.arange(256, dtype=torch.float64, device=counts.device)
     mean = counts @ values / counts.sum()
     variance = counts @ (values - mean) ** 2 / counts.sum()
-    return mean.item(), variance.sqrt().item()
+    return mean.item(), variance.sqrt().item() or 1.0
 
 
 @dataclass(frozen=True)
