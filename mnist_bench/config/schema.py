@@ -23,6 +23,7 @@ from mnist_bench.config.ranges import (
     is_whole,
     not_negative,
     one_or_each,
+    one_size_or_two,
     positive,
     whole_for_each,
 )
@@ -190,6 +191,9 @@ class DataConfig:
     limit: int | None = allowed(
         lambda v: v is None or v >= 1, "a whole number of at least 1, or null for all images"
     )
+    stratified: bool = False
+    image_size: Any = one_size_or_two()
+    grey: bool | None = None
 
 
 @dataclass
@@ -212,6 +216,9 @@ class AugmentationConfig:
     shear: float = not_negative(default=0.0)
     elastic: float = not_negative(default=0.0)
     smoothness: float = allowed(lambda v: 0 < v < 10, "a number above 0 and below 10", 4.0)
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    crop: int = at_least(0, default=0)
 
 
 # --- Trainer ----------------------------------------------------------------------------------

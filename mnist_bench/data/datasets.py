@@ -3,12 +3,11 @@
 File names and folders are torchvision's, so that one folder serves both.
 """
 
+import string
 from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_bench.errors import ConfigError
-
-IMAGE_SHAPE = (28, 28)
 
 
 @dataclass(frozen=True)
@@ -21,16 +20,20 @@ class DataFile:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """What a dataset is on disk. Its files lie in `root/folder/raw`."""
+class IdxDataset:
+    """What a dataset of IDX files is on disk. Its files lie in `root/folder/raw`."""
 
     name: str
     folder: str
     split: str | None
+    class_names: tuple[str, ...]
     train_images: DataFile
     train_labels: DataFile
     test_images: DataFile
     test_labels: DataFile
+    image_shape: tuple[int, int] = (28, 28)
+    # The label of the first class; the others follow.
+    first_label: int = 0
     # Rows of the test files that make up the test set: first, and one past the last (None: all).
     test_rows: tuple[int, int | None] = (0, None)
     # Labels are rows of eight int32, the class first, then writer and form (QMNIST).
@@ -56,13 +59,26 @@ class Dataset:
         return root / self.folder / "raw"
 
 
+DIGITS = tuple(string.digits)
+# Merged are the letters that look alike in both cases; they count as capitals.
+_MERGED = (*DIGITS, *string.ascii_uppercase, *"abdefghnqrt")
+EMNIST_CLASSES = {
+    "balanced": _MERGED,
+    "byclass": (*DIGITS, *string.ascii_uppercase, *string.ascii_lowercase),
+    "bymerge": _MERGED,
+    "letters": tuple(string.ascii_lowercase),
+    "digits": DIGITS,
+    "mnist": DIGITS,
+}
+
 # Sizes and digests of the uncompressed files. FashionMNIST's are those of Debian's copy, which,
 # with the file name and the time stamp that Debian strips put back into the gzip header, has the
 # md5 sums that torchvision pins (tests/data/test_sources.py does it again).
-MNIST = Dataset(
+MNIST = IdxDataset(
     "mnist",
     "MNIST",
     None,
+    DIGITS,
     DataFile(
         "train-images-idx3-ubyte",
         47_040_016,
@@ -84,10 +100,14 @@ MNIST = Dataset(
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
 )
-FASHION_MNIST = Dataset(
+FASHION_MNIST = IdxDataset(
     "fashion_mnist",
     "FashionMNIST",
     None,
+    (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
     DataFile(
         "train-images-idx3-ubyte",
         47_040_016,
@@ -111,10 +131,11 @@ FASHION_MNIST = Dataset(
     debian_folder=Path("/usr/share/datasets/fashion-mnist"),
     debian_package="dataset-fashion-mnist",
 )
-KMNIST = Dataset(
+KMNIST = IdxDataset(
     "kmnist",
     "KMNIST",
     None,
+    ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     DataFile("train-images-idx3-ubyte"),
     DataFile("train-labels-idx1-ubyte"),
     DataFile("t10k-images-idx3-ubyte"),
@@ -122,11 +143,12 @@ KMNIST = Dataset(
 )
 
 
-def _qmnist(split: str, test_rows: tuple[int, int | None]) -> Dataset:
-    return Dataset(
+def _qmnist(split: str, test_rows: tuple[int, int | None]) -> IdxDataset:
+    return IdxDataset(
         "qmnist",
         "QMNIST",
         split,
+        DIGITS,
         DataFile("qmnist-train-images-idx3-ubyte"),
         DataFile("qmnist-train-labels-idx2-int"),
         DataFile("qmnist-test-images-idx3-ubyte"),
@@ -136,21 +158,23 @@ def _qmnist(split: str, test_rows: tuple[int, int | None]) -> Dataset:
     )
 
 
-def _emnist(split: str) -> Dataset:
-    return Dataset(
+def _emnist(split: str) -> IdxDataset:
+    return IdxDataset(
         "emnist",
         "EMNIST",
         split,
+        EMNIST_CLASSES[split],
         DataFile(f"emnist-{split}-train-images-idx3-ubyte"),
         DataFile(f"emnist-{split}-train-labels-idx1-ubyte"),
         DataFile(f"emnist-{split}-test-images-idx3-ubyte"),
         DataFile(f"emnist-{split}-test-labels-idx1-ubyte"),
         transposed=True,
+        first_label=1 if split == "letters" else 0,
     )
 
 
 # The first of each list is what `split: null` means.
-DATASETS: dict[str, list[Dataset]] = {
+DATASETS: dict[str, list[IdxDataset]] = {
     "mnist": [MNIST],
     "fashion_mnist": [FASHION_MNIST],
     "kmnist": [KMNIST],
@@ -160,13 +184,11 @@ DATASETS: dict[str, list[Dataset]] = {
         _qmnist("test50k", (10_000, None)),
         _qmnist("test", (0, None)),
     ],
-    "emnist": [
-        _emnist(split) for split in ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")
-    ],
+    "emnist": [_emnist(split) for split in EMNIST_CLASSES],
 }
 
 
-def find_dataset(name: str, split: str | None) -> Dataset:
+def find_dataset(name: str, split: str | None) -> IdxDataset:
     """Look up a dataset by `data.name` and `data.split`; a split of None is the dataset's default.
 
     Raises ConfigError, naming key, value and what is allowed, for a name or split not in the table.

@@ -2,28 +2,29 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mnist_bench.data.datasets import Dataset
+from mnist_bench.data.datasets import IdxDataset
+from mnist_bench.data.idx import locate
+from mnist_bench.data.images import Announce
 from mnist_bench.data.sources import Source, find_sources, short_reason
 from mnist_bench.data.verify import MISSING, find_faults
 from mnist_bench.errors import DataError
-
-Announce = Callable[[str], None]
 
 # Both lie in the folder of the files, so that a rename from one to the other never leaves it.
 LOCK_NAME = ".lock"
 TEMPORARY_PREFIX = ".fetch-"
 
 
-def ensure_files(dataset: Dataset, root: Path, announce: Announce) -> None:
+def ensure_files(dataset: IdxDataset, root: Path, announce: Announce) -> None:
     """Make sure that the dataset's four files lie under `root` and are what they should be.
 
-    Good files are only read: no lock is taken and `root` may be read-only. Otherwise what is
+    A file NAME may be there as NAME.gz instead. Good files are only read: no lock is taken and
+    `root` may be read-only. Otherwise what is
     missing or wrong, and only that, is fetched from the first source that has it, into a temporary
     folder beside the files, verified there, and renamed into place. A wrong file is renamed to
     NAME.corrupt once its replacement is at hand; until then it stays. Processes that start together
@@ -50,17 +51,17 @@ def ensure_files(dataset: Dataset, root: Path, announce: Announce) -> None:
     announce(f"{dataset.folder}: 4 files in {folder}, {_verified(dataset)}")
 
 
-def _find_faults_in(dataset: Dataset, folder: Path) -> dict[str, str]:
-    return find_faults(dataset, {file.name: folder / file.name for file in dataset.files})
+def _find_faults_in(dataset: IdxDataset, folder: Path) -> dict[str, str]:
+    return find_faults(dataset, {file.name: locate(folder / file.name) for file in dataset.files})
 
 
-def _verified(dataset: Dataset) -> str:
+def _verified(dataset: IdxDataset) -> str:
     pinned = all(file.sha256 for file in dataset.files)
     return "verified" if pinned else "headers, lengths and counts verified (no digest is pinned)"
 
 
 @contextmanager
-def _lock(dataset: Dataset, folder: Path, announce: Announce) -> Iterator[None]:
+def _lock(dataset: IdxDataset, folder: Path, announce: Announce) -> Iterator[None]:
     lock = FileLock(folder / LOCK_NAME)
     try:
         lock.acquire(timeout=0)
@@ -73,7 +74,7 @@ def _lock(dataset: Dataset, folder: Path, announce: Announce) -> Iterator[None]:
         lock.release()
 
 
-def _fetch(dataset: Dataset, folder: Path, faults: dict[str, str], announce: Announce) -> None:
+def _fetch(dataset: IdxDataset, folder: Path, faults: dict[str, str], announce: Announce) -> None:
     """Replace the files in `faults`, with the lock held; raises DataError if no source can."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         # The lock is ours, so whoever made it was killed.
@@ -101,13 +102,13 @@ def _fetch(dataset: Dataset, folder: Path, faults: dict[str, str], announce: Ann
 
 
 def _write_verified(
-    dataset: Dataset, source: Source, names: Sequence[str], folder: Path, temporary: Path
+    dataset: IdxDataset, source: Source, names: Sequence[str], folder: Path, temporary: Path
 ) -> None:
     """Have `source` write the files `names` to `temporary`; raises DataError if one is not good."""
     source.write(names, temporary)
     # Files already in place count too: images and labels must match across the two folders.
     paths = {
-        file.name: (temporary if file.name in names else folder) / file.name
+        file.name: temporary / file.name if file.name in names else locate(folder / file.name)
         for file in dataset.files
     }
     for name, fault in find_faults(dataset, paths).items():
@@ -115,16 +116,16 @@ def _write_verified(
 
 
 def _install(
-    dataset: Dataset, faults: dict[str, str], temporary: Path, folder: Path, announce: Announce
+    dataset: IdxDataset, faults: dict[str, str], temporary: Path, folder: Path, announce: Announce
 ) -> None:
     """Rename verified files into place; killed between any two lines, it leaves whole files."""
     for name, fault in faults.items():
-        path = folder / name
         if fault != MISSING:
-            aside = _free_name(path)
-            path.rename(aside)
-            announce(f"{dataset.folder}: {path} {fault}; set aside as {aside.name}")
-        (temporary / name).replace(path)
+            wrong = locate(folder / name)
+            aside = _free_name(wrong)
+            wrong.rename(aside)
+            announce(f"{dataset.folder}: {wrong} {fault}; set aside as {aside.name}")
+        (temporary / name).replace(folder / name)
 
 
 def _free_name(path: Path) -> Path:
@@ -137,17 +138,19 @@ def _free_name(path: Path) -> Path:
     return aside
 
 
-def _explain(dataset: Dataset, folder: Path, faults: dict[str, str], reasons: Sequence[str]) -> str:
+def _explain(
+    dataset: IdxDataset, folder: Path, faults: dict[str, str], reasons: Sequence[str]
+) -> str:
     """The whole story of a dataset that is not there, for the user to act on."""
     missing = [name for name, fault in faults.items() if fault == MISSING]
     lines = [f"{dataset.folder} is not complete in {folder} and could not be fetched."]
     if missing:
         lines.append(f"  missing: {', '.join(missing)}")
     lines += [
-        f"  wrong, left as it is: {folder / name} {fault}"
+        f"  wrong, left as it is: {locate(folder / name)} {fault}"
         for name, fault in faults.items()
         if fault != MISSING
     ]
     lines += [f"  tried: {reason}" for reason in reasons]
-    lines.append(f"Put {', '.join(faults)} into {folder} by hand, uncompressed.")
+    lines.append(f"Put {', '.join(faults)} into {folder} by hand, as they are or as .gz.")
     return "\n".join(lines)

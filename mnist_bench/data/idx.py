@@ -2,11 +2,18 @@
 
 A file is two zero bytes, a type code, the number of dimensions, each dimension as a big-endian
 32-bit number, and the values, big-endian as well. Source: http://yann.lecun.com/exdb/mnist/.
+A file that is named NAME.gz is read through gzip.
 """
 
+import errno
+import gzip
 import math
+import os
+import stat
 import struct
+import zlib
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +23,27 @@ from mnist_bench.errors import DataError
 
 # Only the two types the datasets use: images and most labels are 0x08, QMNIST's labels 0x0C.
 DTYPES: dict[int, np.dtype[Any]] = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(np.int32)}
+PACKED = ".gz"
+# What opening and reading may raise; a damaged .gz the last two.
+READING_ERRORS = (OSError, EOFError, zlib.error)
+# No more is unpacked of a file: twice the largest, EMNIST's, and little enough to be soon refused.
+MOST_BYTES = 1 << 30
+
+
+def locate(path: Path) -> Path:
+    """Return NAME.gz where that is there and NAME is not, else the path itself."""
+    packed = path.with_name(path.name + PACKED)
+    return packed if os.path.exists(packed) and not os.path.lexists(path) else path
+
+
+def open_file(path: Path) -> gzip.GzipFile | BufferedReader:
+    """Open a file to read, through gzip if it is named so.
+
+    Raises OSError if that cannot be, and for a named pipe, which would wait for somebody to write.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file")
+    return gzip.open(path) if path.suffix == PACKED else path.open("rb")
 
 
 @dataclass(frozen=True)
@@ -42,11 +70,14 @@ def read_idx_header(path: Path) -> IdxHeader:
     header promises.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(4 + 4 * 255)
-            length = file.seek(0, 2)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+            length = len(start)
+            while length <= MOST_BYTES and (chunk := file.read(1 << 20)):
+                length += len(chunk)
+    except READING_ERRORS as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read: {reason}.") from error
 
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in DTYPES or start[3] == 0:
         raise DataError(
@@ -74,9 +105,11 @@ def read_idx(path: Path) -> np.ndarray:
     """
     header = read_idx_header(path)
     try:
-        values = np.fromfile(path, header.dtype.newbyteorder(">"), offset=header.size)
-        return values.astype(header.dtype, copy=False).reshape(header.shape)
-    except (OSError, ValueError) as error:
+        with open_file(path) as file:
+            content = file.read()
+        values = np.frombuffer(content, header.dtype.newbyteorder(">"), offset=header.size)
+        return values.astype(header.dtype).reshape(header.shape)
+    except (*READING_ERRORS, ValueError) as error:
         raise DataError(f"{path} changed or failed while it was read: {error}.") from error
 
 

@@ -1,93 +1,126 @@
-"""A dataset's images and labels as tensors.
+"""What a dataset is, and what it yields: images and labels as tensors.
 
-Dimensions: N images, H rows, W columns, K classes.
+N images, H rows, W columns, C channels (1 or 3), K classes.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_bench.data.datasets import IMAGE_SHAPE, DataFile, Dataset
-from mnist_bench.data.idx import read_idx
 from mnist_bench.errors import DataError
+
+Announce = Callable[[str], None]
+PARTS = ("train", "validation", "test")
 
 
 @dataclass
 class Images:
     """A whole dataset in memory.
 
-    Images are uint8 (N, H, W), upright; labels are int64 (N,), 0..K-1; `classes` is K.
+    Images are uint8 (N, H, W) or (N, H, W, C), upright, of one size and one number of channels in
+    all parts; labels are int64 (N,), 0..K-1; `class_names` has K names. Where there are images to
+    validate on, no training images are held out.
     """
 
     train_images: Tensor
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
-    classes: int
+    class_names: tuple[str, ...]
+    validation_images: Tensor | None = None
+    validation_labels: Tensor | None = None
 
     def to(self, device: torch.device) -> "Images":
-        return Images(
-            self.train_images.to(device),
-            self.train_labels.to(device),
-            self.test_images.to(device),
-            self.test_labels.to(device),
-            self.classes,
-        )
+        tensors: dict[str, Any] = {
+            entry.name: value.to(device)
+            for entry in fields(self)
+            if isinstance(value := getattr(self, entry.name), Tensor)
+        }
+        return replace(self, **tensors)
 
 
-def load_images(dataset: Dataset, root: Path) -> Images:
-    """Read the four files of a dataset that `ensure_files` has put under `root`.
+class Dataset(ABC):
+    """A source of images. One of your own derives from it, and a file in `conf/data` names it.
 
-    The labels found in the training data, sorted, become 0..K-1: EMNIST's letters are published as
-    1..26. Raises DataError if a file is not what it should be, if images and labels do not match in
-    number, or if the test data has a label that the training data lacks.
+    It is called with the keys of that file, but for those that all datasets have.
     """
-    folder = dataset.raw_folder(root)
-    train_images = _read_images(dataset, folder / dataset.train_images.name)
-    train_labels = _read_labels(dataset, folder, dataset.train_labels, len(train_images))
-    test_images = _read_images(dataset, folder / dataset.test_images.name)
-    test_labels = _read_labels(dataset, folder, dataset.test_labels, len(test_images))
 
-    first, end = dataset.test_rows
-    test_images, test_labels = test_images[first:end], test_labels[first:end]
-    if len(train_images) == 0 or len(test_images) == 0:
+    @abstractmethod
+    def load(self, announce: Announce) -> Images:
+        """Read everything, and tell `announce` about each step in one line.
+
+        Raises DataError, in a sentence, if the files are not what they should be.
+        """
+
+    def expect_size(self, rows: int, columns: int) -> None:  # noqa: B027 - most need not listen
+        """Hear, before `load`, what size images will be brought to.
+
+        Only a dataset whose images differ in size has to bring them there itself.
+        """
+
+
+def check_images(images: object, source: str) -> Images:
+    """Return what a dataset has yielded if it is as `Images` says.
+
+    Raises DataError, with the name of the `source`, if anything is not.
+    """
+    if not isinstance(images, Images):
         raise DataError(
-            f"{folder} has {len(train_images)} images to train on and {len(test_images)} to test "
-            f"on for data.split={dataset.split}: there must be some of both."
+            f"{source}.load gave {type(images).__name__}, expected mnist_bench.data.Images."
+        )
+    names = images.class_names
+    if not (isinstance(names, tuple) and len(names) >= 2 and all(type(n) is str for n in names)):
+        raise DataError(
+            f"{source} has class_names={names!r}, expected a tuple of at least two str."
+        )
+    seen = {}
+    for part in PARTS:
+        pixels, labels = getattr(images, f"{part}_images"), getattr(images, f"{part}_labels")
+        if part == "validation" and pixels is None and labels is None:
+            continue
+        _check_pixels(pixels, f"{source} has {part}_images")
+        _check_labels(labels, len(pixels), len(names), f"{source} has {part}_labels")
+        seen[part] = tuple(pixels.shape[1:])
+    for part, shape in seen.items():
+        if shape != seen["train"]:
+            raise DataError(
+                f"{source} has images of {describe_shape(shape)} to {part} on, unlike those of "
+                f"{describe_shape(seen['train'])} to train on: all must have one size and as many "
+                "channels."
+            )
+    return images
+
+
+def _check_pixels(pixels: object, found: str) -> None:
+    expected = "expected a tensor of torch.uint8, (N, H, W) or (N, H, W, C) with 1 or 3 channels."
+    if not isinstance(pixels, Tensor):
+        raise DataError(f"{found} of {type(pixels).__name__}, {expected}")
+    grey, coloured = pixels.ndim == 3, pixels.ndim == 4 and pixels.shape[3] in (1, 3)
+    if pixels.dtype != torch.uint8 or not (grey or coloured):
+        raise DataError(f"{found} of {pixels.dtype} and shape {tuple(pixels.shape)}, {expected}")
+    if pixels.numel() == 0:
+        raise DataError(f"{found} of shape {tuple(pixels.shape)}: there must be some.")
+
+
+def _check_labels(labels: object, count: int, classes: int, found: str) -> None:
+    expected = f"expected a tensor of torch.int64, one for each of the {count:,} images."
+    if not isinstance(labels, Tensor):
+        raise DataError(f"{found} of {type(labels).__name__}, {expected}")
+    if labels.dtype != torch.int64 or labels.shape != (count,):
+        raise DataError(f"{found} of {labels.dtype} and shape {tuple(labels.shape)}, {expected}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"{found} from {low} to {high}, expected 0 to {classes - 1}, as there are "
+            f"{classes} class_names."
         )
 
-    published = np.unique(train_labels)
-    unknown = np.setdiff1d(test_labels, published)
-    if unknown.size:
-        raise DataError(
-            f"{folder / dataset.test_labels.name} has the label {unknown[0]}, "
-            f"which {dataset.train_labels.name} does not have."
-        )
-    return Images(
-        train_images,
-        torch.from_numpy(np.searchsorted(published, train_labels)),
-        test_images,
-        torch.from_numpy(np.searchsorted(published, test_labels)),
-        classes=len(published),
-    )
 
-
-def _read_images(dataset: Dataset, path: Path) -> Tensor:
-    array = read_idx(path)
-    if array.dtype != np.uint8 or array.shape[1:] != IMAGE_SHAPE:
-        raise DataError(f"{path} holds {array.shape} of {array.dtype}, expected images, N×28×28.")
-    images = torch.from_numpy(array)
-    return images.mT.contiguous() if dataset.transposed else images
-
-
-def _read_labels(dataset: Dataset, folder: Path, file: DataFile, count: int) -> np.ndarray:
-    array = read_idx(folder / file.name)
-    if array.ndim != (2 if dataset.wide_labels else 1) or len(array) != count:
-        raise DataError(
-            f"{folder / file.name} holds {array.shape} of {array.dtype}, "
-            f"expected labels for the {count} images beside it."
-        )
-    return array[:, 0] if dataset.wide_labels else array
+def describe_shape(shape: tuple[int, ...]) -> str:
+    """(H, W) or (H, W, C) as in `32 x 28`, or `32 x 28 in 3 channels`."""
+    rows, columns, *channels = shape
+    return f"{rows} x {columns}" + (f" in {channels[0]} channels" if channels else "")

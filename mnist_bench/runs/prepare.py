@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -10,10 +9,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mnist_bench.config.parts import Part
-from mnist_bench.config.schema import TrainConfig
+from mnist_bench.config.schema import DataConfig, OwnDataConfig, TrainConfig
+from mnist_bench.data import Dataset
 from mnist_bench.data.datasets import find_dataset
-from mnist_bench.data.fetch import ensure_files
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
+from mnist_bench.data.loading import load
+from mnist_bench.data.published import Published
 from mnist_bench.data.splits import Splits, split_images
 from mnist_bench.errors import ConfigError
 from mnist_bench.loggers.base import Logger
@@ -42,7 +43,11 @@ def prepare(config: TrainConfig, announce: Callable[[str], None]) -> Prepared:
     placement = find_placement(config.trainer)
     for logger in config.logger.values():
         logger.find(Logger)
-    images = read_images(config.data.name, config.data.split, Path(config.data.root), announce)
+    if not isinstance(config.data, OwnDataConfig) and not isinstance(config.model, Part):
+        shape = find_dataset(config.data.name, config.data.split).image_shape
+        with torch.device("meta"):  # before anything is fetched
+            build_network(config.model, 10, (1, *(wanted_size(config.data) or shape)))
+    images = read_images(config.data, announce)
     splits = split_images(images, config.data)
     network = _try_network(config, splits)
     if any(isinstance(module, _BatchNorm) for module in network.modules()):
@@ -103,11 +108,35 @@ def _check_batches(batch_size: int, train_images: int) -> None:
         )
 
 
-@cache
-def read_images(
-    name: str, split: str | None, root: Path, announce: Callable[[str], None]
-) -> Images:
-    """Read and verified once per process, however many runs of a sweep use them."""
-    dataset = find_dataset(name, split)
-    ensure_files(dataset, root, announce)
-    return load_images(dataset, root)
+# Read and verified once per process, however many runs of a sweep use them.
+_READ: dict[str, Images] = {}
+
+
+def read_images(config: DataConfig, announce: Callable[[str], None]) -> Images:
+    """Read, or fetch and read, the images of a configuration, as large and as grey as it wants.
+
+    Raises:
+        ConfigError: there is no such dataset.
+        DataError: the files are neither there nor to be had, or are not what they should be.
+    """
+    size = wanted_size(config)
+    key = repr((config.name, config.split, config.root, size, config.grey))
+    if isinstance(config, OwnDataConfig):
+        key = repr((config.source, size, config.grey))
+    if key not in _READ:
+        dataset: Dataset
+        if isinstance(config, OwnDataConfig):
+            dataset = config.source.build(Dataset, {}, {})
+        else:
+            dataset = Published(config.name, config.split, Path(config.root))
+        _READ[key] = load(dataset, announce, size, bool(config.grey))
+    return _READ[key]
+
+
+def wanted_size(config: DataConfig) -> tuple[int, int] | None:
+    """Return rows and columns that images are to be brought to, if they are."""
+    size = config.image_size
+    if size is None:
+        return None
+    rows, columns = size if isinstance(size, list) else (size, size)
+    return rows, columns

@@ -123,7 +123,8 @@ class Run:
         inputs = {
             "offset": self.splits.scaling.offset,
             "divisor": self.splits.scaling.divisor,
-            "num_classes": self.splits.num_classes,
+            "image_shape": list(self.splits.image_shape),
+            "class_names": list(self.splits.class_names),
         }
         return {"identity": identity(self.config), "inputs": inputs}
 

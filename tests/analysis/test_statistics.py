@@ -21,7 +21,8 @@ from mnist_bench.analysis.statistics import (
     paired_difference,
 )
 from mnist_bench.data.datasets import find_dataset
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
+from mnist_bench.data.published import load_images
 
 DRAWS = 4000
 # The 97.5 % quantile of Student's t with one and two degrees of freedom, from its closed forms:

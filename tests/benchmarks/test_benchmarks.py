@@ -8,7 +8,8 @@ from benchmarks import accuracy, speedrun, step, throughput
 from mnist_bench.config.compose import compose as compose_text
 from mnist_bench.config.read import to_config
 from mnist_bench.data.datasets import MNIST
-from mnist_bench.data.images import Images, load_images
+from mnist_bench.data.images import Images
+from mnist_bench.data.published import load_images
 from mnist_bench.models import ConvNet
 from mnist_bench.runs.records import read_summary
 from mnist_bench.training.device import find_placement
@@ -120,7 +121,7 @@ def test_the_speed_record_trains_both_anew_for_every_seed(
     """On 1,000 images. In the memory of another seed, a seed is what it is alone."""
     few = Images(
         *(images.train_images[:1000], images.train_labels[:1000]),
-        *(images.test_images[:1000], images.test_labels[:1000], 10),
+        *(images.test_images[:1000], images.test_labels[:1000], images.class_names),
     )
     monkeypatch.setattr(speedrun, "read_images", lambda *_: few)
     arguments = ["speedrun", "--seeds", "3", "--write", str(tmp_path), "data.holdout_size=100"]

@@ -18,7 +18,7 @@ Compose = Callable[..., TrainConfig]
 BASES = {
     "": ["train"],
     "model": ["mnist_cnn"],
-    "data": ["mnist"],
+    "data": ["mnist", "image_folder", "npz"],
     "augmentation": ["none"],
     "loss": ["cross_entropy"],
     "logger": ["tensorboard", "wandb"],

@@ -1,5 +1,6 @@
 """Putting files in place: nothing half-written counts, nothing good is touched, nothing is lost."""
 
+import gzip
 import hashlib
 import os
 import shutil
@@ -148,6 +149,20 @@ def test_a_wrong_file_is_named_set_aside_and_replaced(
     assert not earlier or (folder / f"{NAMES[3]}.corrupt").read_text() == "from last time"
 
 
+def test_a_wrong_packed_file_is_set_aside_under_its_own_name(
+    mnist_root: Path, tmp_path: Path, copy_source: list[str]
+) -> None:
+    folder = linked_root(mnist_root, tmp_path, NAMES[2:])
+    good = (MNIST.raw_folder(mnist_root) / NAMES[1]).read_bytes()
+    (folder / f"{NAMES[0]}.gz").write_bytes(gzip.compress(good))
+    (folder / f"{NAMES[1]}.gz").write_bytes(gzip.compress(good))
+    ensure_files(MNIST, tmp_path, lambda line: None)
+    assert copy_source == NAMES[:1]
+    left = set(os.listdir(folder)) - {fetch.LOCK_NAME}
+    packed = {f"{NAMES[0]}.gz.corrupt", f"{NAMES[1]}.gz"}
+    assert left == {NAMES[0], NAMES[2], NAMES[3], *packed}
+
+
 def test_a_wrong_byte_of_the_right_length_is_noticed(
     mnist_root: Path, tmp_path: Path, copy_source: list[str]
 ) -> None:
@@ -179,7 +194,9 @@ def test_when_every_source_fails_all_are_listed_and_nothing_changes(
         strict=True,
     ):
         assert line.startswith(f"  tried: {source}") and len(line) < 300
-    assert message[-1] == f"Put {NAMES[0]}, {NAMES[1]} into {folder} by hand, uncompressed."
+    assert (
+        message[-1] == f"Put {NAMES[0]}, {NAMES[1]} into {folder} by hand, as they are or as .gz."
+    )
     assert contents(folder) == before
 
 

@@ -3,6 +3,8 @@
 torchvision reads the same files in every test of images: it is the independent reader.
 """
 
+import gzip
+import os
 import struct
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 import torch
 from torchvision import datasets as published
 
-from mnist_bench.data.datasets import DATASETS, Dataset, find_dataset
-from mnist_bench.data.idx import read_idx, write_idx
-from mnist_bench.data.images import load_images
+from mnist_bench.data.datasets import DATASETS, IdxDataset, find_dataset
+from mnist_bench.data.fetch import ensure_files
+from mnist_bench.data.idx import locate, read_idx, write_idx
+from mnist_bench.data.published import load_images
 from mnist_bench.data.verify import find_faults
 from mnist_bench.errors import ConfigError, DataError
 
@@ -26,7 +29,7 @@ def digits(mnist_root: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_dataset(
-    dataset: Dataset,
+    dataset: IdxDataset,
     root: Path,
     train: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
@@ -49,7 +52,7 @@ def test_mnist_is_what_torchvision_reads(mnist_root: Path) -> None:
         assert pixels.dtype == torch.uint8 and labels.dtype == torch.int64
         assert torch.equal(pixels, reference.data)
         assert torch.equal(labels, reference.targets)
-    assert images.classes == 10
+    assert len(images.class_names) == 10
 
 
 def test_kmnist_is_read_from_torchvisions_folder(
@@ -115,7 +118,7 @@ def test_emnist_letters_count_from_zero(
 
     images = load_images(dataset, tmp_path)
     reference = published.EMNIST(tmp_path, split="letters", train=False)
-    assert images.classes == 26
+    assert len(images.class_names) == 26
     assert torch.equal(images.test_labels, reference.targets - 1)
     assert images.train_labels.min() == 0 and images.train_labels.max() == 25
 
@@ -129,6 +132,42 @@ def test_a_label_unknown_in_training_is_named(
     write_dataset(dataset, tmp_path, (pixels[known], labels[known]), (pixels, labels))
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte has the label 7"):
         load_images(dataset, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "split"), [("kmnist", None), ("emnist", "digits")])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_label_that_the_dataset_does_not_have_is_named(
+    tmp_path: Path, digits: tuple[np.ndarray, np.ndarray], name: str, split: str, part: str
+) -> None:
+    """One slip is not an eleventh class."""
+    pixels, labels = digits
+    odd = labels.copy()
+    odd[77] = 10
+    dataset = find_dataset(name, split)
+    train, test = (odd, odd) if part == "train" else (labels, odd)
+    write_dataset(dataset, tmp_path, (pixels, train), (pixels, test))
+    with pytest.raises(DataError, match=r"(train|t10k|test)-labels-idx1-ubyte has the label 10"):
+        load_images(dataset, tmp_path)
+
+
+def test_emnist_letters_begin_at_one(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    pixels, labels = digits
+    dataset = find_dataset("emnist", "letters")
+    write_dataset(dataset, tmp_path, (pixels, labels), (pixels, labels))
+    with pytest.raises(DataError, match=r"has the label 0, and emnist has only 1 to 26"):
+        load_images(dataset, tmp_path)
+
+
+def test_classes_are_named_as_torchvision_names_them() -> None:
+    def names(name: str, split: str | None = None) -> list[str]:
+        return list(find_dataset(name, split).class_names)
+
+    assert names("fashion_mnist") == published.FashionMNIST.classes
+    assert names("kmnist") == published.KMNIST.classes
+    for name in ("mnist", "qmnist"):
+        assert names(name) == [text.split()[0] for text in published.MNIST.classes]
+    for split, classes in published.EMNIST.classes_split_dict.items():
+        assert names("emnist", split) == [text for text in classes if text != "N/A"]
 
 
 def test_a_split_without_images_is_refused(
@@ -198,6 +237,56 @@ def test_structure_is_checked_where_no_digest_is_pinned(
         "t10k-images-idx3-ubyte": "holds 10,000 images for 9,999 labels",
         "t10k-labels-idx1-ubyte": "holds 9,999 labels for 10,000 images",
     }
+
+
+def test_packed_files_are_read_and_checked_as_they_are(
+    tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """NAME.gz where there is no NAME; where both are, NAME."""
+    pixels, labels = digits
+    dataset = find_dataset("kmnist", None)
+    folder = write_dataset(dataset, tmp_path, (pixels, labels), (pixels[:50], labels[:50]))
+    expected = load_images(dataset, tmp_path)
+    packed = {}
+    for file in dataset.files:
+        path = folder / file.name
+        packed[file.name] = folder / f"{file.name}.gz"
+        packed[file.name].write_bytes(gzip.compress(path.read_bytes(), 1))
+        path.unlink()
+    lines: list[str] = []
+    ensure_files(dataset, tmp_path, lines.append)
+    assert len(lines) == 1 and "4 files in" in lines[0]
+    found = load_images(dataset, tmp_path)
+    assert torch.equal(found.train_images, expected.train_images)
+    assert torch.equal(found.test_labels, expected.test_labels)
+
+    write_idx(folder / "t10k-labels-idx1-ubyte", labels[50:100])
+    assert load_images(dataset, tmp_path).test_labels.tolist() == labels[50:100].tolist()
+    paths = {name: locate(folder / name) for name in packed}
+    assert paths["t10k-labels-idx1-ubyte"].suffix == ""
+    cut = packed["train-images-idx3-ubyte"].read_bytes()[:-5000]
+    packed["train-images-idx3-ubyte"].write_bytes(cut)
+    packed["train-labels-idx1-ubyte"].write_bytes(b"no gzip at all")
+    short = gzip.compress(gzip.decompress(packed["t10k-images-idx3-ubyte"].read_bytes())[:-1])
+    packed["t10k-images-idx3-ubyte"].write_bytes(short)
+    faults = find_faults(dataset, paths)
+    assert faults["train-images-idx3-ubyte"].startswith("cannot be read: Compressed file ended")
+    assert faults["train-labels-idx1-ubyte"].startswith("cannot be read: Not a gzipped file")
+    assert "holds 39,215 bytes, but its header promises 39,216" in faults["t10k-images-idx3-ubyte"]
+    assert len(faults) == 3
+
+
+@pytest.mark.parametrize("name", ["kmnist", "mnist"], ids=["by structure", "by digest"])
+def test_a_named_pipe_is_no_file(tmp_path: Path, name: str) -> None:
+    """To open it would wait for ever."""
+    dataset = find_dataset(name, None)
+    paths = {file.name: tmp_path / file.name for file in dataset.files}
+    for path in paths.values():
+        os.mkfifo(path)
+    faults = find_faults(dataset, paths)
+    assert set(faults.values()) == {"cannot be read: Not a regular file"} and len(faults) == 4
+    with pytest.raises(DataError, match="cannot be read: Not a regular file"):
+        read_idx(next(iter(paths.values())))
 
 
 def test_every_split_has_its_own_files_or_rows() -> None:

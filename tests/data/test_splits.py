@@ -1,6 +1,7 @@
 """Which real MNIST images train, validate and test, and how pixels become the network's input."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def split(compose: Compose, images: Images) -> Callable[..., Splits]:
 
 def assert_same(part: ImageSet, images: torch.Tensor, labels: torch.Tensor) -> None:
     assert len(part) == len(labels)
-    assert torch.equal(part.images, images)
+    assert torch.equal(part.images, images.unsqueeze(1))
     assert torch.equal(part.labels, labels)
 
 
@@ -86,18 +87,136 @@ def test_a_holdout_without_a_single_image_is_refused(
     assert len(split(f"data.holdout_size={size}", "data.validation=test").train) == 60_000
 
 
+@pytest.mark.parametrize("held_out_from", ["last", "first"])
+@pytest.mark.parametrize("size", ["5000", "0.25", "7", "59990"])
+def test_a_stratified_holdout_has_each_class_in_proportion(
+    split: Callable[..., Splits], images: Images, held_out_from: str, size: str
+) -> None:
+    """The last or first images of each class; counts within one of the exact share."""
+    found = split(
+        "data.stratified=true", f"data.holdout_from={held_out_from}", f"data.holdout_size={size}"
+    )
+    count = round(float(size) * 60_000) if "." in size else int(size)
+    assert len(found.validation) == count and len(found.train) == 60_000 - count
+    chosen = np.zeros(60_000, bool)
+    labels = images.train_labels.numpy()
+    for label in range(10):
+        of_class = [row for row in range(60_000) if labels[row] == label]
+        held = int((found.validation.labels == label).sum())
+        assert abs(held - count * len(of_class) / 60_000) < 1
+        rows = of_class[len(of_class) - held :] if held_out_from == "last" else of_class[:held]
+        chosen[rows] = True
+    assert_same(found.validation, images.train_images[chosen], images.train_labels[chosen])
+    assert_same(found.train, images.train_images[~chosen], images.train_labels[~chosen])
+
+
+def test_nothing_held_out_of_each_class_is_nothing(split: Callable[..., Splits]) -> None:
+    found = split("data.stratified=true", "data.holdout_size=0", "data.validation=test")
+    assert len(found.train) == 60_000
+
+
+@pytest.mark.parametrize("validation", ["holdout", "test"])
+def test_images_to_validate_on_leave_the_training_images_whole(
+    compose: Compose, images: Images, validation: str
+) -> None:
+    given = replace(
+        images,
+        validation_images=images.train_images[:700],
+        validation_labels=images.train_labels[:700],
+    )
+    config = compose(f"data.validation={validation}", "data.holdout_size=60000").data
+    found = split_images(given, config)
+    assert_same(found.train, images.train_images, images.train_labels)
+    if validation == "test":
+        assert_same(found.validation, images.test_images, images.test_labels)
+    else:
+        assert_same(found.validation, images.train_images[:700], images.train_labels[:700])
+
+
+def test_classes_and_shape_are_those_of_the_dataset(split: Callable[..., Splits]) -> None:
+    found = split("data.limit=10")
+    assert found.class_names == tuple("0123456789") and found.image_shape == (1, 28, 28)
+
+
+# --- Colours ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def coloured(images: Images) -> Images:
+    """Digits in three channels of different darkness, 28 x 20."""
+
+    def stack(pixels: torch.Tensor) -> torch.Tensor:
+        digits = pixels[:3000, :, 4:24].reshape(-1, 3, 28, 20).permute(0, 2, 3, 1)
+        return (digits * torch.tensor([1.0, 0.5, 0.1])).byte()
+
+    return Images(
+        *(stack(images.train_images), images.train_labels[:1000]),
+        *(stack(images.test_images), images.test_labels[:1000], images.class_names),
+    )
+
+
+def test_coloured_images_come_channel_by_channel(compose: Compose, coloured: Images) -> None:
+    found = split_images(coloured, compose("data.holdout_size=100").data)
+    assert found.image_shape == (3, 28, 20)
+    for channel in range(3):
+        for part, images in (
+            (found.train, coloured.train_images[:900]),
+            (found.validation, coloured.train_images[900:]),
+            (found.test, coloured.test_images),
+        ):
+            assert torch.equal(part.images[:, channel], images[..., channel])
+
+
+def test_one_channel_behind_is_as_none(compose: Compose, images: Images) -> None:
+    config = compose("data.scaling=standardised").data
+    behind = replace(
+        images,
+        train_images=images.train_images.unsqueeze(3),
+        test_images=images.test_images.unsqueeze(3),
+    )
+    found, plain = split_images(behind, config), split_images(images, config)
+    assert torch.equal(found.train.images, plain.train.images)
+    assert found.scaling == plain.scaling
+
+
+@pytest.mark.parametrize("scaling", ["unit", "raw", "standardised"])
+def test_colours_are_scaled_each_by_itself(
+    compose: Compose, coloured: Images, scaling: str
+) -> None:
+    config = compose("data.holdout_size=100", f"data.scaling={scaling}").data
+    found = split_images(coloured, config)
+    pixels = coloured.test_images.numpy().astype(np.float64).transpose(0, 3, 1, 2)
+    if scaling == "unit":
+        pixels = pixels / 255
+    elif scaling == "standardised":
+        for channel in range(3):
+            seen = coloured.train_images[:900, ..., channel].numpy()
+            pixels[:, channel] -= seen.mean(dtype=np.float64)
+            pixels[:, channel] /= seen.std(dtype=np.float64)
+    scaled = found.scaling(found.test.images)
+    assert scaled.shape == (1000, 3, 28, 20) and scaled.dtype == torch.float32
+    np.testing.assert_allclose(scaled, pixels, rtol=1e-5, atol=1e-6)
+
+
+def test_a_channel_of_one_value_becomes_zero(compose: Compose, coloured: Images) -> None:
+    coloured.train_images[..., 2] = 7
+    config = compose("data.scaling=standardised", "data.holdout_size=9").data
+    found = split_images(coloured, config)
+    assert (found.scaling(found.train.images)[:, 2] == 0).all()
+
+
 # --- Pixels -----------------------------------------------------------------------------------
 
 
 def test_unit_scaling_divides_by_255(split: Callable[..., Splits], images: Images) -> None:
-    found = split("data.limit=10").scaling(images.test_images[:50])
+    found = split("data.limit=10").scaling(images.test_images[:50, None])
     assert found.shape == (50, 1, 28, 28) and found.dtype == torch.float32
     expected = images.test_images[:50].numpy().astype(np.float64) / 255
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
 
 
 def test_raw_scaling_changes_nothing(split: Callable[..., Splits], images: Images) -> None:
-    found = split("data.limit=10", "data.scaling=raw").scaling(images.test_images[:50])
+    found = split("data.limit=10", "data.scaling=raw").scaling(images.test_images[:50, None])
     assert found.dtype == torch.float32
     np.testing.assert_array_equal(found[:, 0], images.test_images[:50])
 
@@ -113,7 +232,7 @@ def test_standardised_scaling_knows_the_training_images_only(
     seen = images.train_images[15_000:end].numpy()
     mean, deviation = seen.mean(dtype=np.float64), seen.std(dtype=np.float64)
     pixels = images.test_images[:50].numpy().astype(np.float64)
-    found = scaling(images.test_images[:50])[:, 0]
+    found = scaling(images.test_images[:50, None])[:, 0]
     np.testing.assert_allclose(found, (pixels - mean) / deviation, rtol=1e-5, atol=1e-6)
 
 
@@ -130,7 +249,7 @@ def test_scaling_leaves_the_images_as_they_were(
     split: Callable[..., Splits], images: Images, scaling: str
 ) -> None:
     before = images.train_images[:20].clone()
-    split("data.limit=20", f"data.scaling={scaling}").scaling(images.train_images[:20])
+    split("data.limit=20", f"data.scaling={scaling}").scaling(images.train_images[:20, None])
     assert torch.equal(images.train_images[:20], before)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from mnist_bench.config.schema import Initializer, TrainConfig
 from mnist_bench.data.datasets import MNIST
-from mnist_bench.data.images import load_images
+from mnist_bench.data.published import load_images
 from mnist_bench.exchange.keras.layers import to_keras
 from mnist_bench.models import ConvNet
 from mnist_bench.models.initializers import initialise

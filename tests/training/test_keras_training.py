@@ -189,7 +189,7 @@ def train(
     keras_losses = []
     compiled = recipe.compile(model)
     for batch in map(splits.train.__getitem__, batches[1:]):
-        pixels = batch.images[..., None].to(dtype).numpy() / recipe.divisor
+        pixels = batch.images.permute(0, 2, 3, 1).to(dtype).numpy() / recipe.divisor
         compiled.reset_metrics()
         keras_losses.append(float(compiled.train_on_batch(pixels, recipe.labels(batch.labels))))
 
