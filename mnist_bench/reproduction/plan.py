@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mnist_bench.config.compose import compose
 from mnist_bench.errors import ConfigError
@@ -103,7 +104,10 @@ def departure(run: PlannedRun, published: Recipe) -> str | None:
     path = run.folder / ".hydra" / "config.yaml"
     summary = read_summary(run.folder)
     if path.is_file():
-        settings = _flatten(OmegaConf.to_container(OmegaConf.load(path)))
+        try:
+            settings = _flatten(OmegaConf.to_container(OmegaConf.load(path), resolve=True))
+        except OmegaConfBaseException as error:
+            return f"has a configuration that cannot be read ({str(error).splitlines()[0]})"
     elif "overrides" in summary:
         try:
             settings = _compose_settings(summary["overrides"])
@@ -128,7 +132,7 @@ def departure(run: PlannedRun, published: Recipe) -> str | None:
 
 def _compose_settings(overrides: Sequence[str]) -> Recipe:
     config, _ = compose(overrides)
-    return _flatten(OmegaConf.to_container(config, enum_to_str=True))
+    return _flatten(OmegaConf.to_container(config, resolve=True, enum_to_str=True))
 
 
 def _flatten(tree: Any, prefix: str = "") -> Recipe:
