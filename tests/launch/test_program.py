@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from mnist_bench import __version__
@@ -156,3 +157,10 @@ def test_no_module_needs_unix_to_be_imported(tmp_path: Path) -> None:
     )
     done = call(sys.executable, "-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_citation_and_the_changelog_know_this_version() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == __version__
+    assert f"\n## [{__version__}] - " in (REPOSITORY / "CHANGELOG.md").read_text()

@@ -171,7 +171,7 @@ def test_keras_forms_step_as_keras_3_does(compose: Compose, settings: str) -> No
 
 def test_pytorch_adam_with_keras_eps_is_another_optimizer(compose: Compose) -> None:
     """Where gradients are near eps, its first steps are up to 1/√(1-0.999) = 31 times as long."""
-    plain = trajectory(compose, "optimizer=adam", "optimizer.eps=1e-7")
+    plain = trajectory(compose, "optimizer=adam", "optimizer.lr=1e-3", "optimizer.eps=1e-7")
     moved = np.abs(plain[0] - start().detach().numpy())
     keras_moved = np.abs(adam_formula(gradients())[0] - start().detach().numpy())
     ratio = moved / np.maximum(keras_moved, 1e-15)
