@@ -1,17 +1,24 @@
-# Everything sets itself up: `make train` works in a fresh clone with Python 3.11 or 3.12.
+# Everything sets itself up: `make train` works in a fresh clone with Python 3.11, 3.12 or 3.13.
 PYTHON ?= python3
+# What pip is to be told besides, such as PIP_ARGS="--extra-index-url URL".
+PIP_ARGS ?=
 BIN := .venv/bin
+# What training needs is installed, and what tests, linters and types need besides.
+TRAIN := .venv/.train
 READY := .venv/.ready
+
+# $(call timed,NAME,COMMAND) runs a command and says how long it took.
+timed = @begun=$$(date +%s); $(2) && echo "make: $(1) took $$(($$(date +%s) - begun)) s"
 
 .PHONY: train test test-slow lint types throughput bundle clean
 
-train: $(READY)
-	$(BIN)/python train.py $(ARGS)
+train: $(TRAIN)
+	$(call timed,training with its start,$(BIN)/python train.py $(ARGS))
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
-# What takes minutes: full trainings against the published figures.
+# What takes minutes: full trainings against the published figures, and the wheel.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
@@ -23,19 +30,23 @@ types: $(READY)
 	$(BIN)/mypy
 
 # The environment with the versions that were tested; made again when they change.
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, and {sys.executable} is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+$(TRAIN): pyproject.toml constraints.txt setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"Python 3.11 to 3.13 is needed, and {sys.executable} is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
+	$(call timed,the environment,$(PYTHON) -m venv .venv)
+	$(call timed,installing what training needs,$(BIN)/python -m pip install --constraint constraints.txt $(PIP_ARGS) --editable .)
+	@touch $@
+
+$(READY): $(TRAIN)
+	$(call timed,installing what tests need,$(BIN)/python -m pip install --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]')
+	@touch $@
 
 # Training throughput against other frameworks, in an environment that has them.
 throughput: .venv-peers/.ready
 	.venv-peers/bin/python -m benchmarks.throughput $(ARGS)
 
-.venv-peers/.ready: pyproject.toml
+.venv-peers/.ready: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --editable '.[peers]'
+	.venv-peers/bin/python -m pip install $(PIP_ARGS) --editable '.[peers]'
 	touch $@
 
 # A folder for a machine with a GPU and without network, where it measures what is due:
@@ -45,4 +56,4 @@ bundle: $(READY)
 	$(BIN)/python -m benchmarks.gpu.bundle bundle $(BUNDLE_WHEELS)
 
 clean:
-	rm -rf bundle .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf build bundle dist .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache *.egg-info

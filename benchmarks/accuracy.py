@@ -9,7 +9,6 @@ import argparse
 import shutil
 import statistics
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.step import ROOT, file_name_part
+from mnist_bench.launch.jobs import train_command
 from mnist_bench.loggers.console import info
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.records import provenance, read_summary
@@ -34,7 +34,7 @@ def train(model: str, seed: int, run: Path, overrides: Sequence[str]) -> None:
         shutil.rmtree(run, ignore_errors=True)  # what a training left that was cut off early
         command = ["experiment=accuracy", f"model={model}", f"seed={seed}"]
         command += [f'hydra.run.dir="{run}"', *overrides]
-    subprocess.run([sys.executable, "train.py", *command], cwd=ROOT, check=True)
+    subprocess.run(train_command(*command), cwd=ROOT, check=True)
 
 
 def run_folders(folder: Path, model: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The console script `mnist-bench`: what is done with networks and runs besides training them."""
+"""The console script `mnist-bench`: training, and what else is done with networks and runs."""
 
 import sys
 from pathlib import Path
@@ -6,16 +6,50 @@ from typing import Annotated
 
 import typer
 
+from mnist_bench import __version__
 from mnist_bench.errors import BenchError
 
 app = typer.Typer(
-    help="Work with the runs of train.py: exchange weights with Keras, reproduce publications.",
+    help="Train image classifiers, exchange weights with Keras, reproduce publications.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"mnist-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def train(context: typer.Context) -> None:
+    """Train one network, or with -m a sweep of them: see `mnist-bench train --help`.
+
+    The same as `python train.py`.
+    """
+    # Listed here; mnist_bench/__main__.py does the same before this module, and typer, is loaded.
+    from mnist_bench.launch.main import main
+
+    main(context.args)
 
 
 @app.command("import-keras")

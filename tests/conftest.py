@@ -13,6 +13,7 @@ from tests.support.train_command import FIVE_EPOCHS, run_train
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # read when Keras is first imported
 
+from mnist_bench.config.compose import CONF
 from mnist_bench.config.read import to_config
 from mnist_bench.config.schema import TrainConfig, register_schemas
 from mnist_bench.data.datasets import MNIST, find_dataset
@@ -52,8 +53,7 @@ def wheel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compose_config(*overrides: str) -> TrainConfig:
     """What `python train.py OVERRIDES` would train with."""
     register_schemas()
-    conf = Path(__file__).parents[1] / "conf"
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return to_config(hydra_compose("train", list(overrides)))
 
 

@@ -28,6 +28,7 @@ from mnist_bench.config.compose import compose
 from mnist_bench.config.read import to_config
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.kernels.layers import Conv2d
+from mnist_bench.launch.jobs import train_command
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.prepare import Prepared, prepare
 from mnist_bench.runs.records import read_summary
@@ -190,8 +191,8 @@ def train(run: Path, arguments: Sequence[str]) -> Figures:
     """Train from the beginning, whatever an attempt that was cut off has left."""
     shutil.rmtree(run, ignore_errors=True)
     start = time.perf_counter()
-    command = ["train.py", *arguments, "trainer.gpus=1", f'hydra.run.dir="{run}"']
-    run_python(*command).check_returncode()
+    command = train_command(*arguments, "trainer.gpus=1", f'hydra.run.dir="{run}"')
+    subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=True)
     seconds = time.perf_counter() - start
     more = [one for one in arguments if not one.startswith(("experiment=", "model=", "seed="))]
     return {"wall_seconds": seconds, **read_run(run), "settings": more}

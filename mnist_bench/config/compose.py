@@ -11,7 +11,18 @@ from mnist_bench.config.explain import explain
 from mnist_bench.config.schema import register_schemas
 from mnist_bench.errors import ConfigError
 
-CONF = Path(__file__).parents[2] / "conf"
+
+def find_conf() -> Path:
+    """Return the folder of the configuration files.
+
+    A wheel installs them within the package; in a checkout they lie beside it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.with_name("conf")
+
+
+CONF = find_conf()
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
@@ -21,9 +32,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
         ConfigError: Hydra refuses an override, or the configuration files are not there.
     """
     if not CONF.is_dir():
-        raise ConfigError(
-            f"{CONF} is not there: install mnist-bench from a checkout, with pip install -e."
-        )
+        raise ConfigError(f"{CONF} is not there: install mnist-bench again.")
     register_schemas()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):

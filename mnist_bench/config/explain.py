@@ -10,6 +10,14 @@ from mnist_bench.config.walk import leaves
 
 # Keys of earlier versions, and what to give instead.
 REMOVED = {"trainer.replicas": "train the seeds one after the other, with -m 'seed=range(16)'"}
+# Choices of earlier versions, likewise.
+REMOVED_CHOICES = {
+    "optimizer=adam_1e-4": "optimizer=adam optimizer.lr=1e-4",
+    "optimizer=adam_3e-3": "optimizer=adam optimizer.lr=3e-3",
+    "optimizer=keras_rmsprop_1e-4": "optimizer=keras_rmsprop optimizer.lr=1e-4",
+    "optimizer=muon_short": "optimizer=muon optimizer.weight_decay=0.1 optimizer.iterations=3",
+    "scheduler=onecycle_short": "scheduler=onecycle scheduler.warmup_fraction=0.15",
+}
 
 
 def explain(error: Exception) -> str:
@@ -26,6 +34,8 @@ def explain(error: Exception) -> str:
         return f"{key} is not a key of this configuration: {hint}"
     if isinstance(error, MissingConfigException) and error.options:
         choice = str(error.missing_cfg_file).replace("/", "=")
+        if choice in REMOVED_CHOICES:
+            return f"{choice} is not a choice any more: give {REMOVED_CHOICES[choice]}."
         return f"{choice} is not there: choose one of {', '.join(error.options)}."
     cause = [line.rstrip(".") for line in str(error.__cause__ or "").splitlines() if line.strip()]
     if cause:

@@ -23,6 +23,7 @@ class Role(Enum):
 ROLES: list[tuple[str, Role]] = [
     # What a part is called, and where its files are.
     ("model.name", Role.ignored),
+    ("model.adam_lr", Role.ignored),  # optimizer.lr has it, where it counts
     ("data.root", Role.ignored),
     ("logger", Role.ignored),
     ("logger.*", Role.ignored),
@@ -79,4 +80,4 @@ def changeable() -> list[str]:
 
 
 # Of those, what nobody would set: names, and what resuming itself sets.
-NOT_FOR_USERS = {"model.name", "logger.*", "resume"}
+NOT_FOR_USERS = {"model.name", "model.adam_lr", "logger.*", "resume"}

@@ -20,8 +20,8 @@ def allowed(test: Callable[[Any], bool], text: str, default: Any = MISSING) -> A
     return field(default=default, metadata={"test": test, "text": text})
 
 
-def positive() -> Any:
-    return allowed(lambda v: 0 < v < float("inf"), "a number above 0")
+def positive(default: Any = MISSING) -> Any:
+    return allowed(lambda v: 0 < v < float("inf"), "a number above 0", default)
 
 
 def not_negative(default: Any = MISSING) -> Any:

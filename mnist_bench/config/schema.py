@@ -63,6 +63,7 @@ class ModelConfig:
     conv_batch_norm: bool = False
     initializer: Initializer = MISSING
     output_initializer: Initializer = MISSING
+    adam_lr: float = positive(default=1e-3)
 
 
 # --- Optimizer --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,7 @@ def _fetch(dataset: IdxDataset, folder: Path, faults: dict[str, str], announce: 
 
     reasons = []
     for source in find_sources(dataset):
+        begun = time.monotonic()
         with tempfile.TemporaryDirectory(
             prefix=TEMPORARY_PREFIX, dir=folder, ignore_cleanup_errors=True
         ) as temporary:
@@ -94,8 +96,8 @@ def _fetch(dataset: IdxDataset, folder: Path, faults: dict[str, str], announce: 
                 continue
             _install(dataset, faults, Path(temporary), folder, announce)
         announce(
-            f"{dataset.folder}: fetched from {source.label}, {_verified(dataset)}, "
-            f"written to {folder}"
+            f"{dataset.folder}: fetched from {source.label} in {time.monotonic() - begun:.1f} s, "
+            f"{_verified(dataset)}, written to {folder}"
         )
         return
     raise DataError(_explain(dataset, folder, faults, reasons))

@@ -4,11 +4,9 @@ A second campaign beside it takes the runs that this one has not got; a second s
 the first was stopped.
 """
 
-import fcntl
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +14,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from mnist_bench.config.compose import CONF
 from mnist_bench.errors import ConfigError
+from mnist_bench.launch.jobs import train_command
 from mnist_bench.reproduction.plan import (
     PlannedRun,
     Recipe,
@@ -26,8 +24,6 @@ from mnist_bench.reproduction.plan import (
     state_of,
 )
 from mnist_bench.runs.records import read_summary
-
-TRAIN = CONF.with_name("train.py")
 
 Say = Callable[[str], None]
 
@@ -50,13 +46,8 @@ def train_missing(
     """Train every run that is not completed; one that fails does not stop the others.
 
     Raises:
-        ConfigError: train.py is not there, or the folder of the runs cannot be written to.
+        ConfigError: the folder of the runs cannot be written to.
     """
-    if not TRAIN.is_file():
-        raise ConfigError(
-            f"{TRAIN} is not there: a reproduction trains from a checkout, installed with "
-            f"pip install -e."
-        )
     outcome = Outcome()
     with Relay() as relay:
         for place, run in enumerate(planned, start=1):
@@ -98,7 +89,7 @@ def _train(
     arguments = train_arguments(run, state, overrides)
     before = read_summary(run.folder)
     say(shlex.join(["python", "train.py", *arguments]))
-    code = relay.run([sys.executable, str(TRAIN), *arguments], lock)
+    code = relay.run(train_command(*arguments), lock)
     if state_of(run.folder) is State.completed:
         return None
     summary = read_summary(run.folder)
@@ -142,6 +133,8 @@ def hold(folder: Path) -> Iterator[int | None]:
     Raises:
         ConfigError: the lock cannot be made where the run belongs.
     """
+    import fcntl  # Unix only, and the report alone needs no lock
+
     path = folder.with_name(f".{folder.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,18 +158,15 @@ class Relay:
     second one stops it at once.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._previous = {
-            number: signal.signal(number, self._receive)
-            for number in self.SIGNALS
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN  # nohup
-        }
+        caught = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+            caught.append(signal.SIGHUP)
+        self._previous = {number: signal.signal(number, self._receive) for number in caught}
         return self
 
     def __exit__(

@@ -1,4 +1,7 @@
-"""What the notebooks and READMEs reported: final figures, times and curves."""
+"""What the notebooks and READMEs reported: final figures, times and curves.
+
+docs/reproduction.md says where each source is.
+"""
 
 import csv
 from dataclasses import dataclass

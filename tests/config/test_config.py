@@ -14,6 +14,8 @@ from mnist_bench.config.read import load_config, to_config
 from mnist_bench.config.schema import (
     AdadeltaConfig,
     AdamConfig,
+    MuonConfig,
+    OneCycleConfig,
     RMSpropConfig,
     SGDConfig,
     TrainConfig,
@@ -95,11 +97,49 @@ def test_experiment_is_the_published_recipe(compose: Compose, name: str) -> None
 # --- Which choice wins ------------------------------------------------------------------------
 
 
-def test_vgg16_chooses_adam_at_a_tenth_of_its_rate(compose: Compose) -> None:
-    optimizer = compose("model=vgg16").optimizer
+@pytest.mark.parametrize(
+    ("overrides", "rate"),
+    [
+        ((), 3e-3),
+        (("model=vgg16",), 1e-4),
+        (("optimizer=adam", "model=vgg16"), 1e-4),
+        (("model=conv3_dense7744",), 1e-3),
+        (("model=wide5x7_bn",), 1e-3),
+        (("model=cnn5x5_single",), 3e-3),
+        (("model=simple7x7",), 3e-3),
+        (("experiment=accuracy",), 1e-3),
+        (("model=vgg16", "optimizer=keras_adam"), 1e-3),  # Keras's own
+        (("model=vgg16", "optimizer.lr=0.5"), 0.5),
+        (("model=vgg16", "model.adam_lr=0.5"), 0.5),
+    ],
+)
+def test_adam_trains_at_the_rate_that_the_network_states(
+    compose: Compose, overrides: tuple[str, ...], rate: float
+) -> None:
+    optimizer = compose(*overrides).optimizer
     assert isinstance(optimizer, AdamConfig)
-    assert (optimizer.lr, optimizer.epsilon_hat) == (1e-4, False)
-    assert compose("model=wide5x7_bn").optimizer.lr == 1e-3
+    assert optimizer.lr == rate
+    assert optimizer.epsilon_hat == ("optimizer=keras_adam" in overrides)
+
+
+def test_speedrun_trains_by_muon_and_one_cycle_of_its_own(compose: Compose) -> None:
+    config = compose("experiment=speedrun")
+    assert config.optimizer == MuonConfig(
+        lr=0.1,
+        weight_decay=0.1,
+        momentum=0.8,
+        iterations=3,
+        adam_lr_ratio=0.1,
+        betas=config.optimizer.betas,
+        eps=1e-8,
+    )
+    assert list(config.optimizer.betas) == [0.7, 0.9]
+    assert config.scheduler == OneCycleConfig(
+        warmup_fraction=0.15, div_factor=25, final_div_factor=1e4
+    )
+    plain = compose("experiment=speedrun", "optimizer=muon", "scheduler=onecycle")
+    assert (plain.optimizer.weight_decay, plain.optimizer.iterations) == (0, 5)
+    assert plain.scheduler.warmup_fraction == 0.3
 
 
 @pytest.mark.parametrize(
@@ -294,7 +334,8 @@ def test_a_name_that_belongs_to_other_settings_is_refused(compose: Compose, over
     [
         *[f"optimizer={name}" for name in options("optimizer")],
         *[f"scheduler={name}" for name in options("scheduler")],
-        *[f"experiment={name}" for name in ("vgg16", "wide5x7_bn")],
+        *[f"experiment={name}" for name in ("vgg16", "wide5x7_bn", "speedrun")],
+        "model=vgg16",
         "model.kernel_size=[3,5] model.dropout=0.1 data.holdout_size=0.25 trainer.gpus=0 "
         "trainer.clip_norm=1 data.limit=100 optimizer.betas=[0.5,0.6] resume=elsewhere",
     ],
@@ -310,6 +351,14 @@ def test_a_saved_configuration_reads_back_as_the_same(
     assert again == expected
     assert type(again.optimizer) is type(expected.optimizer)
     assert type(again.scheduler) is type(expected.scheduler)
+
+
+def test_a_configuration_saved_before_networks_stated_a_rate_reads_back(tmp_path: Path) -> None:
+    composed, _ = compose_text(["optimizer.lr=0.25"])
+    config = OmegaConf.to_container(composed, enum_to_str=True)
+    del config["model"]["adam_lr"]
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    assert to_config(load_config(tmp_path / "config.yaml")).optimizer.lr == 0.25
 
 
 def test_a_saved_configuration_is_checked_when_it_is_read_back(tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from mnist_bench.config.explain import explain
+from mnist_bench.config.explain import REMOVED_CHOICES, explain
+from mnist_bench.config.help import register_help
 from mnist_bench.config.schema import TrainConfig
 from tests.support.config_files import CONF, GROUPS, options
 
@@ -52,25 +55,28 @@ def test_every_key_of_a_base_file_has_a_comment(group: str, name: str) -> None:
 
 @pytest.mark.parametrize("group", [group for group in BASES if group])
 def test_every_other_file_sets_only_keys_that_are_explained_where_it_inherits(group: str) -> None:
-    for name in options(group):
+    for name in [*options(group), *(f"recipe/{recipe}" for recipe in options(f"{group}/recipe"))]:
         explained, file = set[str](), name
         while file is not None:
             path = CONF / group / f"{file}.yaml"
             explained |= {key for key, has_comment in commented_keys(path).items() if has_comment}
             parents = [d for d in OmegaConf.load(path).get("defaults", []) if isinstance(d, str)]
+            parents = [d.removeprefix(f"/{group}/").removesuffix("@_here_") for d in parents]
             file = next((parent for parent in parents if parent != "_self_"), None)
         assert set(commented_keys(CONF / group / f"{name}.yaml")) <= explained, name
 
 
-@pytest.mark.parametrize("name", options("experiment"))
-def test_every_key_of_an_experiment_is_explained_in_the_base_files(name: str) -> None:
+@pytest.mark.parametrize(
+    "path", sorted((CONF / "experiment").rglob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_key_of_an_experiment_is_explained_in_the_base_files(path: Path) -> None:
     explained = {
         f"{group}.{key}".lstrip(".")
         for group, names in BASES.items()
         for base in names
         for key in commented_keys(CONF / group / f"{base}.yaml")
     }
-    experiment = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{name}.yaml"))
+    experiment = OmegaConf.to_container(OmegaConf.load(path))
     del experiment["defaults"]
     for key, value in experiment.items():
         keys = {f"{key}.{inner}" for inner in value} if isinstance(value, dict) else {key}
@@ -78,24 +84,26 @@ def test_every_key_of_an_experiment_is_explained_in_the_base_files(name: str) ->
 
 
 @pytest.mark.parametrize(
-    "path", sorted(CONF.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+    "path", sorted(CONF.glob("*/**/*.yaml")), ids=lambda p: str(p.relative_to(CONF))
 )
 def test_every_file_says_what_it_is(path: Path) -> None:
     assert path.read_text().startswith("# ")
 
 
-def test_help_names_every_option_of_every_group() -> None:
-    root = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"), resolve=False)
-    block = re.search(r"Groups:[^\n]*\n(.*?)\n\n", root["hydra"]["help"]["template"] + "\n\n", re.S)
+def test_help_names_every_choice_of_every_group_and_nothing_else() -> None:
+    register_help()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        hydra = hydra_compose("train", return_hydra_config=True).hydra
+        lines = hydra.help.template.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("Groups:")) + 2
     named: dict[str, list[str]] = {}
-    for line in re.sub(r"\([^)]*\)", "", block[1]).splitlines():
+    for line in lines[at : lines.index("", at)]:
+        assert len(line) <= 100
         words = line.split()
         if re.match(r" {1,4}\S", line):
-            group = words.pop(0)
-        named.setdefault(group, []).extend(words)
-    assert {group: sorted(names) for group, names in named.items()} == {
-        group: options(group) for group in GROUPS
-    }
+            named[words.pop(0)] = own = []
+        own += words
+    assert named == {group: options(group) for group in GROUPS}
     assert sorted(path.name for path in CONF.iterdir() if path.is_dir()) == sorted(GROUPS)
 
 
@@ -139,6 +147,17 @@ def test_an_unknown_choice_is_answered_with_the_choices(compose: Compose, group:
     explained = explanation(compose, f"{group}=nothing")
     assert f"{group}=nothing is not there" in explained
     assert explained.endswith(f"choose one of {', '.join(options(group))}.")
+
+
+@pytest.mark.parametrize("choice", REMOVED_CHOICES)
+def test_a_choice_of_an_earlier_version_is_answered_with_what_to_give(
+    compose: Compose, choice: str
+) -> None:
+    instead = REMOVED_CHOICES[choice]
+    assert explanation(compose, choice) == f"{choice} is not a choice any more: give {instead}."
+    group, _, name = choice.partition("=")
+    config = getattr(compose(*instead.split()), group)
+    assert name.startswith((config.name, f"keras_{config.name}"))
 
 
 def test_a_key_of_another_optimizer_is_not_offered_as_its_own_correction(compose: Compose) -> None:

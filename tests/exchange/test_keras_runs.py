@@ -16,20 +16,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from mnist_bench.data.images import Images
 from mnist_bench.errors import BenchError
 from mnist_bench.exchange.keras.runs import export_run, import_run
+from mnist_bench.launch.jobs import PROGRAM
 from mnist_bench.runs.checkpoint import read_checkpoint, resume_command
 from mnist_bench.runs.folder import RunFolder
 from tests.support import keras_reference
 from tests.support.keras_reference import pixels
 from tests.support.train_command import COMMAND, environment
 
-MNIST_BENCH = Path(sys.executable).with_name("mnist-bench")
-
 
 def run_mnist_bench(
     *arguments: str | Path, cwd: Path, data_root: Path
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(MNIST_BENCH), *map(str, arguments)],
+        [sys.executable, str(PROGRAM), *map(str, arguments)],
         cwd=cwd,
         env=environment(data_root),
         capture_output=True,

@@ -327,9 +327,3 @@ def test_what_cannot_be_is_refused_in_one_sentence(tmp_path, arguments, sentence
     with pytest.raises(ConfigError, match=f"^{sentence}"):
         reproduce(runs=tmp_path / "runs", results=tmp_path / "results", **arguments)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_without_train_py_there_is_no_reproduction(tmp_path, monkeypatch):
-    monkeypatch.setattr(campaign, "TRAIN", tmp_path / "train.py")
-    with pytest.raises(ConfigError, match=r"train\.py is not there"):
-        reproduce(["cnn3x3"], runs=tmp_path / "runs", results=tmp_path / "results", gpus="0")

@@ -1,8 +1,7 @@
 """The files of `conf/`, by group."""
 
-from pathlib import Path
+from mnist_bench.config.compose import CONF
 
-CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ["model", "optimizer", "scheduler", "data", "augmentation", "loss"]
 GROUPS += ["trainer", "logger", "experiment"]
 

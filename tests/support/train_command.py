@@ -1,17 +1,18 @@
-"""Running `python train.py` as a user does: in a process of its own, in a folder of its own."""
+"""Running a training as a user does: in a process of its own, in a folder of its own."""
 
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mnist_bench.launch.jobs import train_command
+
 REPOSITORY = Path(__file__).parents[2]
-COMMAND = [sys.executable, str(REPOSITORY / "train.py")]
+COMMAND = train_command()
 # Enough to go through every part of a run in seconds.
 QUICK = ("data.limit=1000", "trainer.epochs=1", "trainer.precision=fp32", "trainer.gpus=0")
 

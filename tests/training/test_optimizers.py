@@ -121,7 +121,7 @@ FORMULAS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "keras_adam": adam_formula,
     "keras_adadelta": adadelta_formula,
     "keras_rmsprop": rmsprop_formula,
-    "keras_rmsprop_1e-4": partial(rmsprop_formula, lr=1e-4),
+    "recipe/vgg16": partial(rmsprop_formula, lr=1e-4),
     "keras3_rmsprop": partial(rmsprop_formula, inside=True),
     "keras3_rmsprop optimizer.momentum=0.7 optimizer.weight_decay=0.1": partial(
         rmsprop_formula, inside=True, momentum=0.7, weight_decay=0.1
@@ -171,7 +171,7 @@ def test_keras_forms_step_as_keras_3_does(compose: Compose, settings: str) -> No
 
 def test_pytorch_adam_with_keras_eps_is_another_optimizer(compose: Compose) -> None:
     """Where gradients are near eps, its first steps are up to 1/√(1-0.999) = 31 times as long."""
-    plain = trajectory(compose, "optimizer=adam", "optimizer.eps=1e-7")
+    plain = trajectory(compose, "optimizer=adam", "optimizer.lr=1e-3", "optimizer.eps=1e-7")
     moved = np.abs(plain[0] - start().detach().numpy())
     keras_moved = np.abs(adam_formula(gradients())[0] - start().detach().numpy())
     ratio = moved / np.maximum(keras_moved, 1e-15)
@@ -234,8 +234,8 @@ def test_keras3_rmsprop_leaves_weights_without_a_gradient_alone(compose: Compose
             "keras3_rmsprop",
             {"name": "rmsprop", "lr": 1e-3, "alpha": 0.9, "eps": 1e-7, "eps_inside_sqrt": True},
         ),
-        ("keras_rmsprop_1e-4", {"name": "rmsprop", "lr": 1e-4, "alpha": 0.9, "eps": 1e-7}),
-        ("adam_1e-4", {"name": "adam", "lr": 1e-4, "eps": 1e-8, "epsilon_hat": False}),
+        ("recipe/vgg16", {"name": "rmsprop", "lr": 1e-4, "alpha": 0.9, "eps": 1e-7}),
+        ("adam", {"name": "adam", "eps": 1e-8, "epsilon_hat": False}),
     ],
 )
 def test_named_settings_are_the_published_ones(
@@ -250,7 +250,7 @@ def test_named_settings_are_the_published_ones(
 # --- PyTorch's forms --------------------------------------------------------------------------
 
 PYTORCH: list[tuple[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]] = [
-    ("adam", torch.optim.Adam),
+    ("adam model.adam_lr=1e-3", torch.optim.Adam),
     ("adamw", torch.optim.AdamW),
     ("adadelta", torch.optim.Adadelta),
     ("rmsprop", lambda p: torch.optim.RMSprop(p, lr=1e-3)),

@@ -109,7 +109,7 @@ def test_step_is_pytorchs_stepped_once_an_epoch(
 def test_every_option_has_its_schedule_and_onecycle_pytorchs_defaults(compose: Compose) -> None:
     for path in (Path(__file__).parents[2] / "conf" / "scheduler").glob("*.yaml"):
         config = compose(f"scheduler={path.stem}").scheduler
-        assert path.stem.removesuffix("_short") == config.name
+        assert path.stem == config.name
         assert len(ours(config, 2, 5)) == 10
     defaults = signature(OneCycleLR).parameters
     config = compose("scheduler=onecycle").scheduler

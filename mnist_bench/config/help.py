@@ -1,0 +1,44 @@
+"""What `--help` fills into its template in `conf/train.yaml`: `${program:}` and `${choices:}`."""
+
+import sys
+import textwrap
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from omegaconf import OmegaConf
+
+WIDTH = 100
+# Groups of Hydra's own, and of our dataclasses.
+NOT_TO_CHOOSE = {"hydra", "schema"}
+
+
+def register_help() -> None:
+    """Make both known to OmegaConf."""
+    OmegaConf.register_new_resolver("program", name_program, replace=True)
+    OmegaConf.register_new_resolver("choices", describe_choices, replace=True)
+
+
+def name_program() -> str:
+    """Return how this process was started."""
+    return "python train.py" if sys.argv[0].endswith("train.py") else "mnist-bench train"
+
+
+def describe_choices() -> str:
+    """Return every group with its choices as Hydra finds them, those of --config-dir included.
+
+    A choice within a folder of a group, such as optimizer=recipe/vgg16, belongs to an experiment
+    and is left out.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    groups = sorted(set(loader.list_groups("")) - NOT_TO_CHOOSE)
+    indent = max(map(len, groups)) + 2
+    return "\n".join(
+        textwrap.fill(
+            "  ".join(loader.get_group_options(group, ObjectType.CONFIG)),
+            WIDTH,
+            initial_indent="  " + group.ljust(indent),
+            subsequent_indent=" " * (indent + 2),
+            break_on_hyphens=False,
+        )
+        for group in groups
+    )

@@ -1,0 +1,149 @@
+"""What a user has who installs the wheel: no checkout, another folder, and every verb works."""
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.train_command import REPOSITORY, environment
+
+TINY = (
+    *("data.limit=200", "trainer.epochs=1", "trainer.precision=fp32", "trainer.gpus=0"),
+    *("model.channels=[4,4]", "model.dense=[8]"),
+)
+
+
+def pip(*arguments: str, cwd: Path) -> None:
+    """Run pip without any network; torch brings the setuptools that builds."""
+    command = [sys.executable, "-m", "pip", *arguments, "--no-deps", "--no-index", "--quiet"]
+    subprocess.run(command, cwd=cwd, check=True)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the files that git knows, in a folder of their own."""
+    folder = tmp_path_factory.mktemp("build")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, check=True).stdout
+    for name in names.decode().rstrip("\0").split("\0"):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    pip("wheel", ".", "--no-build-isolation", "--wheel-dir", "dist", cwd=folder)
+    (built,) = (folder / "dist").glob("mnist_bench-*.whl")
+    return built
+
+
+def test_a_wheel_has_every_file_of_the_package_and_of_conf(wheel: Path) -> None:
+    package = REPOSITORY / "mnist_bench"
+    expected = {
+        f"mnist_bench/{path.relative_to(package)}"
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix not in (".pyc", ".md")
+    }
+    conf = REPOSITORY / "conf"
+    expected |= {f"mnist_bench/conf/{path.relative_to(conf)}" for path in conf.rglob("*.yaml")}
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert names == expected
+
+
+@pytest.fixture(scope="module")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`mnist-bench` as a wheel installs it, in an environment that borrows this one's packages."""
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, with_pip=False, symlinks=True)
+    scheme = {"base": str(home), "platbase": str(home)}
+    packages = Path(sysconfig.get_path("purelib", "venv", vars=scheme))
+    python = Path(sysconfig.get_path("scripts", "venv", vars=scheme)) / "python"
+    pip("--python", str(python), "install", str(wheel), cwd=home)
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python.with_name("mnist-bench")
+
+
+def call(
+    program: Path, *arguments: str, cwd: Path, mnist_root: Path
+) -> subprocess.CompletedProcess[str]:
+    variables = environment(mnist_root)
+    variables.pop("PYTHONPATH", None)
+    return subprocess.run(
+        [program, *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_wheel_is_what_runs(program: Path, tmp_path: Path, mnist_root: Path) -> None:
+    done = call(program, "train", "--info", "searchpath", cwd=tmp_path, mnist_root=mnist_root)
+    assert done.returncode == 0, done.stderr
+    assert f"file://{program.parents[1]}" in done.stdout and str(REPOSITORY) not in done.stdout
+    helped = call(program, "train", "--help", cwd=tmp_path, mnist_root=mnist_root)
+    assert "mnist-bench train" in helped.stdout and "wide5x7_bn" in helped.stdout
+    refused = call(program, "train", "model=lenet", cwd=tmp_path, mnist_root=mnist_root)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("model=lenet is not there: choose one of cnn3x3, ")
+    assert list(tmp_path.iterdir()) == []
+    trained = call(
+        program, "train", *TINY, "hydra.run.dir=run", cwd=tmp_path, mnist_root=mnist_root
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_it_trains_sweeps_resumes_and_exchanges_weights(
+    program: Path, tmp_path: Path, mnist_root: Path
+) -> None:
+    def does(*arguments: str) -> None:
+        done = call(program, *arguments, cwd=tmp_path, mnist_root=mnist_root)
+        assert done.returncode == 0, done.stderr
+
+    does("train", *TINY, "hydra.run.dir=run")
+    does("train", "resume=run", "trainer.epochs=2")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["epochs"] == 2
+    does("train", "-m", "seed=0,1", *TINY, "hydra.sweep.dir=sweep")
+    assert {path.parent.name for path in tmp_path.glob("sweep/*/summary.json")} == {
+        *("seed=0", "seed=1")
+    }
+    does("export-keras", "run", "run.keras")
+    does("import-keras", "run.keras", "--model", "mnist_cnn", "--out", "imported", *TINY)
+    summaries = [
+        json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "imported")
+    ]
+    assert summaries[1]["test_errors"] == summaries[0]["test_errors"]
+
+
+@pytest.mark.slow
+def test_a_reproduction_starts_its_trainings(
+    program: Path, tmp_path: Path, mnist_root: Path
+) -> None:
+    """The child is `mnist-bench train` of the same package."""
+    code = (
+        "from pathlib import Path\n"
+        "from mnist_bench.reproduction.reproduce import reproduce\n"
+        f"raise SystemExit(reproduce(['cnn5x5_single'], 1, gpus='0', overrides={list(TINY)!r}))"
+    )
+    done = call(program.with_name("python"), "-c", code, cwd=tmp_path, mnist_root=mnist_root)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "outputs" / "reproduction" / "cnn5x5_single" / "seed=0"
+    assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+
+
+def test_a_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    build = f"from setuptools import build_meta\nbuild_meta.build_sdist({str(tmp_path)!r})"
+    subprocess.run(
+        [sys.executable, "-c", build], cwd=wheel.parents[1], check=True, stdout=subprocess.DEVNULL
+    )
+    (source,) = tmp_path.glob("mnist_bench-*.tar.gz")
+    pip("wheel", str(source), "--no-build-isolation", "--wheel-dir", str(tmp_path), cwd=tmp_path)
+    (built,) = tmp_path.glob("mnist_bench-*.whl")
+    contents = [
+        {info.filename: info.CRC for info in zipfile.ZipFile(file).infolist()}
+        for file in (wheel, built)
+    ]
+    assert contents[0].keys() == contents[1].keys()
+    differing = {name for name in contents[0] if contents[0][name] != contents[1][name]}
+    assert differing <= {name for name in differing if name.endswith("/RECORD")}
