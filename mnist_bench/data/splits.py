@@ -72,6 +72,12 @@ class Splits:
     num_classes: int
     scaling: PixelScaling
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of an image as the network sees it: channels, rows, columns."""
+        channels, rows, columns = self.scaling(self.train[:1].images).shape[1:]
+        return channels, rows, columns
+
     def to(self, device: torch.device) -> "Splits":
         return Splits(
             self.train.to(device),

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mnist_bench.models.convnet import IMAGE_SIZE
-
 
 @dataclass(frozen=True)
 class LayerSummary:
@@ -27,10 +25,11 @@ def count_parameters(module: nn.Module) -> int:
 
 
 @torch.no_grad()
-def summarise(network: nn.Module) -> list[LayerSummary]:
+def summarise(network: nn.Module, image_shape: tuple[int, int, int]) -> list[LayerSummary]:
     """The rows of a summary table; an activation counts to the layer before it, as in Keras.
 
-    Shapes are found on PyTorch's `meta` device: nothing is computed.
+    `image_shape` is channels, rows, columns. Shapes are found on PyTorch's `meta` device: nothing
+    is computed.
     """
     rows: list[LayerSummary] = []
     network = copy.deepcopy(network).to("meta").eval()
@@ -43,5 +42,5 @@ def summarise(network: nn.Module) -> list[LayerSummary]:
     for layer in names:
         if not list(layer.children()) and not isinstance(layer, nn.ReLU):
             layer.register_forward_hook(record)
-    network(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device="meta"))
+    network(torch.zeros(1, *image_shape, device="meta"))
     return rows

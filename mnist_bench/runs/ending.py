@@ -100,6 +100,7 @@ def summarise_run(
         "device": run.placement.device_name,
         "precision": run.placement.precision.name,
         "compiled": run.learner.compiled is not None,
+        "kernels": run.learner.kernels,
         **run.provenance,
         "overrides": list(hydra.overrides.task),
     }

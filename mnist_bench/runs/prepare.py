@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from mnist_bench.config.schema import TrainConfig
-from mnist_bench.data.datasets import find_dataset
+from mnist_bench.data.datasets import IMAGE_SHAPE, find_dataset
 from mnist_bench.data.fetch import ensure_files
 from mnist_bench.data.images import Images, load_images
 from mnist_bench.data.splits import Splits, split_images
 from mnist_bench.errors import ConfigError
-from mnist_bench.models import ConvNet
+from mnist_bench.models import build_network
 from mnist_bench.training.device import Placement, find_placement
 
 
@@ -34,7 +34,7 @@ def prepare(config: TrainConfig, announce: Callable[[str], None]) -> Prepared:
     """
     placement = find_placement(config.trainer)
     with torch.device("meta"):
-        ConvNet(config.model)
+        build_network(config.model, image_shape=(1, *IMAGE_SHAPE))
     images = read_images(config.data.name, config.data.split, Path(config.data.root), announce)
     splits = split_images(images, config.data)
     _check_batches(config, len(splits.train))

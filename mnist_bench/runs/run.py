@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from mnist_bench.config.schema import TrainConfig, Validation
+from mnist_bench.kernels import why_portable
 from mnist_bench.loggers.console import as_text, layers_table
 from mnist_bench.loggers.tensorboard import Board
 from mnist_bench.models import summarise
@@ -35,7 +36,9 @@ def run(config: TrainConfig, folder: Path) -> None:
 
 def fit(run: Run) -> None:
     """Train to the last epoch."""
-    table = layers_table(run.config.model.name, summarise(run.learner.network))
+    table = layers_table(
+        run.config.model.name, summarise(run.learner.network, run.splits.image_shape)
+    )
     run.screen.table(table)
     run.screen.line(describe(run), style="bold")
     trainer, history = run.config.trainer, run.position.history
@@ -69,10 +72,12 @@ def describe(run: Run) -> str:
     validation = f"{len(splits.validation):,} to validate"
     if run.config.data.validation is Validation.test:
         validation = "validated on the test set"
+    missing = why_portable(trainer.kernels.name, run.placement.device)
     resumed = f", from epoch {run.position.epoch}" if run.config.resume else ""
     return (
         f"{run.config.data.name}: {len(splits.train):,} images to train, {validation}, "
         f"{len(splits.test):,} to test; {trainer.epochs} epoch{'s' * (trainer.epochs != 1)} of "
         f"batch {trainer.batch_size}"
-        f"{resumed}; {run.placement.precision.name} on {run.placement.device_name}"
+        f"{resumed}; {run.placement.precision.name} on {run.placement.device_name}; "
+        f"kernels: {run.learner.kernels}{f', without {missing}' if missing else ''}"
     )

@@ -13,7 +13,7 @@ from mnist_bench.exchange.keras.layers import fill_from_keras, to_keras
 from mnist_bench.exchange.keras.model_config import check_same_layers
 from mnist_bench.exchange.keras.reading import read_keras_file
 from mnist_bench.exchange.keras.writing import write_keras_file
-from mnist_bench.models import ConvNet
+from mnist_bench.models import build_network
 from mnist_bench.runs.begin import begin
 from mnist_bench.runs.checkpoint import LAST, read_tested_weights, training_state, write_checkpoint
 from mnist_bench.runs.ending import describe_test, record_test
@@ -42,7 +42,6 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
     config = to_config(composed)
     this = begin(config, folder)
     network = this.learner.network
-    assert isinstance(network, ConvNet)
     if content.described is not None:
         check_same_layers(content.described, to_keras(network), str(file))
     fill_from_keras(network, content.weighted, str(file))
@@ -68,7 +67,7 @@ def export_run(folder: Path, file: Path) -> str:
     config = to_config(load_config(folder / ".hydra" / "config.yaml"))
     num_classes = len(weights["classifier.output.bias"])
     with torch.device("meta"):
-        network = ConvNet(config.model, num_classes)
+        network = build_network(config.model, num_classes)
     network.load_state_dict(weights, assign=True)
     write_keras_file(file, to_keras(network), config.model.name)
     return f"{config.model.name} {when}"
