@@ -22,7 +22,7 @@ from mnist_bench.config.read import to_config
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.data.splits import Splits
 from mnist_bench.exchange.keras.layers import to_keras
-from mnist_bench.models import ConvNet
+from mnist_bench.models import build_network
 from mnist_bench.runs.prepare import prepare
 from mnist_bench.training.device import find_placement, keep_freed_memory
 from mnist_bench.training.graphs import Stepper
@@ -169,9 +169,9 @@ CONTENDERS: dict[str, Callable[[TrainConfig, Splits], Train]] = {
 }
 
 
-def _network(config: TrainConfig) -> ConvNet:
+def _network(config: TrainConfig) -> nn.Module:
     torch.manual_seed(config.seed)
-    return ConvNet(config.model)
+    return build_network(config.model)
 
 
 def _default_layout(config: TrainConfig) -> nn.Module:

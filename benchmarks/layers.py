@@ -22,24 +22,17 @@ from benchmarks.step import ROOT, device_name, file_name_part
 from mnist_bench.kernels.amx import amx_conv2d
 from mnist_bench.kernels.amx_linear import MAX_IMAGES, amx_linear, amx_linear_serves
 from mnist_bench.kernels.direct import direct_conv2d
+from mnist_bench.kernels.dispatch import MKL_IS_FASTER, Convolution, convolution_way
 from mnist_bench.kernels.dropout import Dropout
 from mnist_bench.kernels.epilogue import NO_EPILOGUE, Epilogue
 from mnist_bench.kernels.fourier import fourier_conv2d
-from mnist_bench.kernels.layers import (
-    MKL_IS_FASTER,
-    Conv2d,
-    MaxPool2d,
-    onednn_linear,
-    prefers_amx,
-    prefers_fourier,
-    prefers_winograd,
-)
+from mnist_bench.kernels.layers import POOL_SIZE, Conv2d, MaxPool2d, onednn_linear
 from mnist_bench.kernels.winograd import winograd_conv2d, winograd_serves
 from mnist_bench.loggers.console import info
-from mnist_bench.models.convnet import IMAGE_SIZE
 from mnist_bench.runs.records import provenance
 from mnist_bench.training.device import keep_freed_memory
 
+IMAGE_SIZE = 28
 ROUNDS = 7
 BATCH_SIZE = 128
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -190,7 +183,7 @@ def pooling(
     channels, size = shape
     x = layout(torch.randn(BATCH_SIZE, channels, size, size).to(dtype))
     grad = layout(torch.randn(BATCH_SIZE, channels, size // 2, size // 2).to(dtype))
-    return both(MaxPool2d(), nn.MaxPool2d(2), x, grad)
+    return both(MaxPool2d(POOL_SIZE), nn.MaxPool2d(POOL_SIZE), x, grad)
 
 
 def dropout(features: int, rate: float, dtype: torch.dtype) -> tuple[Step, Step]:
@@ -223,18 +216,17 @@ def dense(
 def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
     """What is computed, the precision, and the two who compute it."""
     for precision, dtype in DTYPES.items():
-        ways: list[tuple[str, Way, Callable[..., bool]]] = []
-        by_amx = prefers_amx(32, 32, 3, 1, dtype)
+        ways: list[tuple[str, Way]] = [("Winograd", winograd_conv2d)]
+        by_amx = way_of(32, 32, 3, "valid", dtype) == "amx"
         if by_amx:
-            ways.append(("AMX", amx_conv2d, prefers_amx))
-        ways.append(("Winograd", winograd_conv2d, prefers_winograd))
+            ways.insert(0, ("AMX", amx_conv2d))
         plain = [(shape, NO_EPILOGUE) for shape in CONVOLUTIONS]
         pooled = [(shape, POOLING) for shape in POOLED_CONVOLUTIONS]
-        for (name, way, prefers), (shape, epilogue) in itertools.product(ways, plain + pooled):
+        for (name, way), (shape, epilogue) in itertools.product(ways, plain + pooled):
             inputs, outputs, size, k, padding = shape
             if way is winograd_conv2d and not winograd_serves(inputs, outputs, k, dtype):
                 continue
-            used = prefers(inputs, outputs, k, 1, dtype) and way is ways[0][1]
+            used = way_of(inputs, outputs, k, padding, dtype) == name.lower()
             what = f"{named(name, used)}{', pooling, ReLU' * epilogue.pool}: {k}x{k}, "
             what += f"{inputs} to {outputs} channels, from {size} x {size}"
             what += ", padded" * (padding == "same")
@@ -244,7 +236,7 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
             what += f"{k}x{k}, 1 to {outputs} channels, from {IMAGE_SIZE} x {IMAGE_SIZE}"
             yield what, precision, direct((outputs, k, epilogue), dtype)
         for inputs, outputs, size, k in FOURIER:
-            used = prefers_fourier(inputs, outputs, k, 1, dtype)
+            used = way_of(inputs, outputs, k, "valid", dtype) == "fourier"
             what = f"{named('Fourier', used)}: {k}x{k}, {inputs} to {outputs} channels, "
             what += f"from {size} x {size}"
             yield what, precision, fourier((inputs, outputs, size, k), dtype)
@@ -275,6 +267,10 @@ def contenders() -> Iterator[tuple[str, str, tuple[Step, Step]]]:
         )
         if amx_linear_serves(torch.empty(1, inputs), torch.empty(outputs, inputs)):
             yield what, "bf16", dense(amx_linear, (images, inputs, outputs), torch.bfloat16)
+
+
+def way_of(inputs: int, outputs: int, k: int, padding: str, dtype: torch.dtype) -> str:
+    return convolution_way(Convolution(inputs, outputs, k, 1, padding, dtype))
 
 
 def named(way: str, used: bool) -> str:

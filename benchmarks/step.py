@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from mnist_bench.config.compose import CONF, compose
 from mnist_bench.config.read import to_config
-from mnist_bench.config.schema import TrainConfig
+from mnist_bench.config.schema import Kernels, TrainConfig
 from mnist_bench.data.splits import Splits
 from mnist_bench.loggers.console import info
 from mnist_bench.models import ConvNet
@@ -124,7 +124,8 @@ def plain_steps(
     batch_N = torch.arange(config.trainer.batch_size, device=placement.device)
     images, labels = splits.scaling(splits.train.images[batch_N]), splits.train.labels[batch_N]
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(placement.precision.name)
-    network = in_plain_layers(build_learner(config, placement, splits).network)
+    off = replace(config, trainer=replace(config.trainer, kernels=Kernels.off))
+    network = in_plain_layers(build_learner(off, placement, splits).network)
     default_layout = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     lr = config.optimizer.lr
     return {
@@ -134,41 +135,16 @@ def plain_steps(
 
 
 def in_plain_layers(network: nn.Module) -> nn.Module:
-    """The same network as anyone would write it: pooling behind the ReLU, PyTorch's dropout."""
+    """A copy of a network, not accelerated, as anyone would write it: one plain chain of layers."""
     assert isinstance(network, ConvNet)
-    layers: list[nn.Module] = []
-    for layer in network.features:
-        behind_pooling = isinstance(layer, nn.ReLU) and isinstance(layers[-1], nn.MaxPool2d)
-        layers.insert(len(layers) - behind_pooling, layer)
-    layers.append(nn.Flatten())
-    plain = nn.Sequential(*(_in_plain(layer) for layer in [*layers, *network.classifier]))
+    copied = copy.deepcopy(network)
+    plain = nn.Sequential(*copied.features, nn.Flatten(), *copied.classifier)
     # `nn.Flatten` runs over channels first.
     channels = [layer.out_channels for layer in plain if isinstance(layer, nn.Conv2d)][-1]
     dense = next(layer for layer in plain if isinstance(layer, nn.Linear))
     weight_OSC = dense.weight.detach().unflatten(1, (-1, channels))
     dense.weight = nn.Parameter(weight_OSC.transpose(1, 2).flatten(1))
     return plain
-
-
-def _in_plain(layer: nn.Module) -> nn.Module:
-    """PyTorch's own layer where ours computes in another way, with the same weights."""
-    match layer:
-        case nn.Conv2d():
-            k, padding = layer.kernel_size[0], str(layer.padding)
-            step, (inputs, outputs) = layer.stride[0], (layer.in_channels, layer.out_channels)
-            plain = nn.Conv2d(inputs, outputs, k, step, padding)
-            plain.load_state_dict(layer.state_dict())
-            return plain.to(layer.weight.device).to(memory_format=torch.channels_last)
-        case nn.Linear():
-            dense = nn.Linear(layer.in_features, layer.out_features)
-            dense.load_state_dict(layer.state_dict())
-            return dense.to(layer.weight.device)
-        case nn.MaxPool2d():
-            return nn.MaxPool2d(layer.kernel_size)
-        case nn.Dropout():
-            return nn.Dropout(layer.p)
-        case _:
-            return layer
 
 
 def plain_step(

@@ -33,7 +33,7 @@ from benchmarks.step import MODELS, ROOT, device_name, file_name_part, in_plain_
 from mnist_bench.config.compose import compose
 from mnist_bench.config.read import to_config
 from mnist_bench.loggers.console import info
-from mnist_bench.models import ConvNet
+from mnist_bench.models import build_network
 from mnist_bench.runs.records import provenance
 from mnist_bench.training.device import find_placement
 
@@ -181,7 +181,7 @@ def matrix_peak(precision: str) -> float:
 def step_operations(model: str, batch_size: int) -> int:
     """Multiplications and additions of a step, forward and back, summed directly."""
     with torch.device("meta"):
-        network = in_plain_layers(ConvNet(to_config(compose([f"model={model}"])[0]).model))
+        network = in_plain_layers(build_network(to_config(compose([f"model={model}"])[0]).model))
         images = torch.empty(batch_size, 1, 28, 28)
     with FlopCounterMode(display=False) as counter:
         network(images).sum().backward()

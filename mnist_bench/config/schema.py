@@ -233,6 +233,12 @@ class Precision(Enum):
     fp16 = "fp16"
 
 
+class Kernels(Enum):
+    auto = "auto"
+    portable = "portable"
+    off = "off"
+
+
 class TestWeights(Enum):
     auto = "auto"
     best = "best"
@@ -251,6 +257,7 @@ class TrainerConfig:
     compile: bool | str = allowed(
         lambda v: v == "auto" or isinstance(v, bool), "auto, true or false", "auto"
     )
+    kernels: Kernels = Kernels.auto
     cuda_graphs: bool = MISSING
     fused_optimizer: bool = True
     deterministic: bool = MISSING

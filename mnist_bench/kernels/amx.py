@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mnist_bench.kernels import build
 from mnist_bench.kernels.epilogue import NO_EPILOGUE, Epilogue, Shape
@@ -62,6 +63,7 @@ class _Amx(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         x, weight, choice = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)

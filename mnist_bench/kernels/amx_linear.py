@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mnist_bench.kernels import build
 from mnist_bench.kernels.amx import allowed
@@ -58,6 +59,7 @@ class _AmxLinear(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         grad, outputs = grad.contiguous(), len(weight)

@@ -1,14 +1,13 @@
 """C functions for a CPU with AVX-512, compiled when they are first used.
 
-They stand in csrc/, are plain C with OpenMP, and take addresses and sizes. What is compiled
-is kept in the user's cache. Without AVX-512 or a C compiler there are none, and PyTorch's own
-functions serve.
+They stand in csrc/, are plain C with OpenMP, and take addresses and sizes. What is compiled is kept
+(`library_cache.py`). Without AVX-512 or a C compiler there are none, and PyTorch's own functions
+serve.
 """
 
 import ctypes
 import hashlib
 import logging
-import os
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from mnist_bench.kernels import library_cache
 
 FOLDER = Path(__file__).with_name("csrc")
 HEADERS = ("vectors.h", "epilogue.h")
@@ -45,6 +46,17 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, COMPILERS)), None)
 
 
+def missing() -> str | None:
+    """Return what is missing here for functions in C; None if there are some."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return "AVX-512"
+    if compiler() is None:
+        return "a C compiler"
+    if library("dropout", torch.float32) is None:  # the smallest stands for all
+        return "a C compiler that works"
+    return None
+
+
 @cache
 def flags() -> list[str]:
     """Of the compiler, for the instructions that the processor has."""
@@ -67,11 +79,15 @@ def library(
     files = [FOLDER / file for file in (*HEADERS, *headers, f"{name}.c")]
     source = "\n".join([f"#define {ELEMENTS[dtype]}", constants, *(f.read_text() for f in files)])
     key = hashlib.sha256("\n".join([*flags(), source]).encode()).hexdigest()[:16]
-    path = _cache() / f"{name}-{key}.so"
     try:
-        if not path.exists():
+        path = library_cache.folder() / f"{name}-{key}.so"
+        found = library_cache.load(path)
+        if found is None:
             _compile(command, source, path)
-        return ctypes.CDLL(str(path))
+            found = library_cache.load(path)
+        if found is not None:
+            return found
+        reason = f"{path} was changed while it was written"
     except OSError as error:
         reason = str(error)
     except subprocess.CalledProcessError as error:
@@ -83,14 +99,7 @@ def library(
     return None
 
 
-def _cache() -> Path:
-    """The user's; for a user without a home, a folder of the system's for temporary files."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home if os.path.isabs(home) else tempfile.gettempdir(), "mnist_bench")
-
-
 def _compile(command: str, source: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # In a folder of its own first, as another run may be compiling the same.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder, path.name)
@@ -101,7 +110,7 @@ def _compile(command: str, source: str, path: Path) -> None:
             check=True,
             capture_output=True,
         )
-        built.replace(path)
+        library_cache.keep(built, path)
 
 
 def call(library: ctypes.CDLL | None, function: str, *arguments: Argument) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mnist_bench.kernels import amx, build
 from mnist_bench.kernels.epilogue import NO_EPILOGUE, Epilogue, Shape
@@ -24,15 +25,17 @@ AMX_PIXELS = 32  # a row of a tile
 
 
 def direct_serves(
-    x_N1HW: Tensor, weight_O1kk: Tensor, dtype: torch.dtype, stride: int, padding: str
+    x_N1HW: Tensor, outputs: int, k: int, dtype: torch.dtype, stride: int, padding: str
 ) -> bool:
-    """Whether `direct_conv2d` computes this on this machine. Images get no gradient."""
-    outputs, inputs, k, _ = weight_O1kk.shape
+    """Whether `direct_conv2d` computes this on this machine, with kernels in float32.
+
+    Images get no gradient.
+    """
     rows, columns = (_length(size, k, stride, padding) for size in x_N1HW.shape[2:])
     return (
-        inputs == 1
+        x_N1HW.shape[1] == 1
         and outputs % CHANNELS == 0
-        and x_N1HW.dtype is weight_O1kk.dtype is torch.float32
+        and x_N1HW.dtype is torch.float32
         and not x_N1HW.requires_grad
         and min(rows, columns) > 0
         and _library(dtype, k, stride, columns) is not None
@@ -86,6 +89,7 @@ class _Direct(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, choice = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)

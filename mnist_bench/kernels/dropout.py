@@ -5,9 +5,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mnist_bench.kernels import build
-from mnist_bench.kernels.layers import computes_on_cpu
+from mnist_bench.kernels.dispatch import computes_on_cpu, dropout_way
 
 # PyTorch's own uniform floats have as many bits.
 RATE_BITS = 24
@@ -21,15 +22,20 @@ class Dropout(nn.Dropout):
     dropped with probability `p`, to within 2⁻²⁴, and what is kept is divided by 1 - p.
     """
 
+    compiled = True  # whether C may draw
+
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or not computes_on_cpu(input):
             return super().forward(input)
-        if build.library("dropout", input.dtype) is not None:
+        way = dropout_way(input, self.p, self.compiled)
+        if way == "c":
             seed = int(torch.empty((), dtype=torch.int64).random_())
             output: Tensor = _Dropout.apply(input, Coins.of(seed, self.p))
             return output
-        mask = draw_mask(input.shape, self.p).to(input.dtype)
-        return (input * mask).mul_(1 / (1 - self.p))
+        if way == "mask":
+            mask = draw_mask(input.shape, self.p).to(input.dtype)
+            return (input * mask).mul_(1 / (1 - self.p))
+        return super().forward(input)
 
 
 class Coins(ctypes.Structure):
@@ -56,6 +62,7 @@ class _Dropout(torch.autograd.Function):
         return drop(x, coins)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return drop(grad, ctx.coins), None
 

@@ -1,89 +1,87 @@
-"""PyTorch's layers, computed another way where that is faster on a CPU.
+"""PyTorch's layers, computed another way where that is faster on a CPU: `dispatch.py` says which.
 
-`benchmarks/results/` has what each way costs. N images, C channels (I in, O out), H rows, W
-columns. Tensors are (N, C, H, W) as in PyTorch, but some are *pixel-major*: (H, W, N, C) in memory,
-where a pixel of the whole batch is one row.
+Parameters, buffers and settings are PyTorch's: `accelerate` makes a layer of PyTorch one of these
+by changing its class. N images, C channels (I in, O out), H rows, W columns. Tensors are
+(N, C, H, W) as in PyTorch, but some are *pixel-major*: (H, W, N, C) in memory, where a pixel of the
+whole batch is one row.
 """
 
-from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.module import _has_any_global_hook
 
 from mnist_bench.kernels import pooling
-from mnist_bench.kernels.amx import amx_conv2d, amx_serves
-from mnist_bench.kernels.amx_linear import amx_linear, amx_linear_serves
-from mnist_bench.kernels.direct import direct_conv2d, direct_serves
+from mnist_bench.kernels.amx import amx_conv2d
+from mnist_bench.kernels.amx_linear import amx_linear
+from mnist_bench.kernels.direct import direct_conv2d
+from mnist_bench.kernels.dispatch import (
+    ONEDNN_LINEAR,
+    Convolution,
+    autocast_dtype,
+    computes_on_cpu,
+    convolution_way,
+    keeps_one_pixel,
+    linear_way,
+    pooling_way,
+)
 from mnist_bench.kernels.epilogue import Epilogue
 from mnist_bench.kernels.fourier import fourier_conv2d
-from mnist_bench.kernels.winograd import winograd_conv2d, winograd_serves
+from mnist_bench.kernels.winograd import winograd_conv2d
 
 POOL_SIZE = 2
-# What wins where: benchmarks/results/layers-*.md. Of more 3 x 3 kernels, oneDNN does in bf16.
-WINOGRAD_BF16_KERNELS = 64 * 128
-FOURIER_KERNEL_SIZE = 5
-FOURIER_CHANNELS = 32
-# oneDNN's product of matrices as PyTorch's compiler calls it; a PyTorch without oneDNN has none.
-ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-# PyTorch asks MKL, which is faster on the processors of its maker.
-MKL_IS_FASTER = "Intel" in str(torch.cpu.get_capabilities().get("cpu_name"))
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution by the fastest of several ways, on a CPU: the direct sum, the matrix unit AMX,
-    Winograd's products, the frequency domain, one product of matrices, PyTorch's own.
+    """A convolution with square kernels by the fastest of several ways, on a CPU.
 
-    The function is the same up to rounding. `pixel_major` are the types of maps in which the next
-    layer wants its input in that layout.
+    The function is the same up to rounding.
     """
 
     # Whether maps of one pixel are multiplied by the kernels' centres; a switch for measurements.
     centre_tap = True
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int,
-        padding: str,
-        pixel_major: Collection[torch.dtype] = (),
-    ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
-        self.pixel_major = pixel_major
+    # Whether C may compute it.
+    compiled = True
+    # The types of maps in which the next layer wants its input in that layout.
+    pixel_major: Collection[torch.dtype] = ()
 
     def forward(self, input: Tensor, behind: Sequence[nn.Module] = ()) -> Tensor:
         """`behind` is computed too: nothing, a `MaxPool2d`, a ReLU or both in this order."""
-        if self.centre_tap and self.padding == "same" and input.shape[2:] == (1, 1):
+        padding = padding_name(self) or ""
+        if self.centre_tap and keeps_one_pixel(input, padding):
             return _through(behind, self._centre(input))
-        if not computes_on_cpu(input):
+        if not computes_on_cpu(input) or input.dim() != 4 or not input.numel():
             return _through(behind, super().forward(input))
-        assert self.bias is not None and isinstance(self.padding, str)
-        k, stride, dtype = self.kernel_size[0], self.stride[0], _autocast_dtype(input)
         epilogue = Epilogue(*(any(isinstance(x, kind) for x in behind) for kind in EPILOGUE))
-        if direct_serves(input, self.weight, dtype, stride, self.padding):
-            how = dtype, stride, self.padding, epilogue
-            return self._laid_out(direct_conv2d(input, self.weight, self.bias, *how))
-        layer = self.in_channels, self.out_channels, k, stride, dtype
-        if self.weight.dtype is torch.float32 and (self.padding == "valid" or k % 2 == 1):
-            padding = k // 2 if self.padding == "same" else 0
-            tensors = input.to(dtype), self.weight, self.bias
-            if prefers_amx(*layer):
-                return amx_conv2d(*tensors, padding, epilogue)
-            if prefers_winograd(*layer):
-                return winograd_conv2d(*tensors, padding, epilogue)
-        return _through(behind, self._convolve(input, prefers_fourier(*layer)))
+        layer = self.described(autocast_dtype(input), input)
+        if min(layer.output_size()) < (POOL_SIZE if epilogue.pool else 1):
+            return _through(behind, super().forward(input))  # which says so
+        weight, bias = self.weight, self.bias
+        assert bias is not None
+        way = convolution_way(layer)
+        if way == "direct":
+            dtype, stride = layer.dtype, layer.stride
+            output = direct_conv2d(input, weight, bias, dtype, stride, padding, epilogue)
+            return self._laid_out(output)
+        if way in SPATIAL:
+            around = layer.kernel_size // 2 if padding == "same" else 0
+            return SPATIAL[way](input.to(layer.dtype), weight, bias, around, epilogue)
+        return _through(behind, self._convolve(input, way))
 
-    def _convolve(self, input: Tensor, by_fourier: bool) -> Tensor:
-        if self.padding == "same":
-            return super().forward(input)
-        if by_fourier:
+    def described(self, dtype: torch.dtype, input: Tensor | None = None) -> Convolution:
+        """Return what decides how this layer is computed in a type, of an input if there is one."""
+        compiled = self.compiled and self.weight.dtype is torch.float32
+        sizes = self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0]
+        return Convolution(*sizes, padding_name(self) or "", dtype, compiled, input)
+
+    def _convolve(self, input: Tensor, way: str) -> Tensor:
+        if way == "fourier":
             return self._fourier(input)
-        apart = self.stride == self.kernel_size
-        output: Tensor = self._blocks(input) if apart else super().forward(input)
+        output: Tensor = self._blocks(input) if way == "blocks" else super().forward(input)
         return self._laid_out(output)
 
     def _laid_out(self, output: Tensor) -> Tensor:
@@ -94,7 +92,7 @@ class Conv2d(nn.Conv2d):
 
     def _fourier(self, input: Tensor) -> Tensor:
         assert self.bias is not None
-        x_HWNI = _to_pixel_major(input).to(_autocast_dtype(input))
+        x_HWNI = _to_pixel_major(input).to(autocast_dtype(input))
         return _from_pixel_major(fourier_conv2d(x_HWNI, self.weight, self.bias))
 
     def _centre(self, input: Tensor) -> Tensor:
@@ -114,15 +112,24 @@ class Conv2d(nn.Conv2d):
         return F.linear(blocks_NPQL, kernels_OL, self.bias).permute(0, 3, 1, 2)
 
 
+# Ways whose maps are channels_last and which compute what is behind.
+SPATIAL = {"amx": amx_conv2d, "winograd": winograd_conv2d}
+
+
+def padding_name(layer: nn.Conv2d) -> str | None:
+    """Return `valid` or `same`, in whichever way a padding with zeros is written; else None."""
+    if isinstance(layer.padding, str):
+        return layer.padding
+    if not any(layer.padding):
+        return "valid"
+    keeps_size = all(2 * p == k - 1 for p, k in zip(layer.padding, layer.kernel_size, strict=True))
+    return "same" if keeps_size and layer.stride == (1, 1) else None
+
+
 def _through(layers: Iterable[nn.Module], maps: Tensor) -> Tensor:
     for layer in layers:
         maps = layer(maps)
     return maps
-
-
-def _autocast_dtype(x: Tensor) -> torch.dtype:
-    """The type in which a convolution of `x` is computed."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def _to_pixel_major(x_NCHW: Tensor) -> Tensor:
@@ -136,11 +143,10 @@ def _from_pixel_major(x_HWNC: Tensor) -> Tensor:
 class MaxPool2d(nn.MaxPool2d):
     """A max pooling of 2 x 2 that keeps a pixel-major layout."""
 
-    def __init__(self) -> None:
-        super().__init__(POOL_SIZE)
+    compiled = True
 
     def forward(self, input: Tensor) -> Tensor:
-        if not computes_on_cpu(input):
+        if not computes_on_cpu(input) or input.dim() != 4 or not input.numel():
             output: Tensor = super().forward(input)
             return output
         x_HWNC = input.permute(2, 3, 0, 1)
@@ -152,50 +158,24 @@ class MaxPool2d(nn.MaxPool2d):
         return _from_pixel_major(pooled_PQL.unflatten(2, (images, -1)))
 
     def _pool(self, input: Tensor) -> Tensor:
-        if pooling.serves(input):
+        if pooling_way(input, self.compiled) == "c":
             return pooling.max_pool_2x2(input)
         output: Tensor = super().forward(input)
         return output
 
 
-EPILOGUE = (MaxPool2d, nn.ReLU)  # what a convolution computes with it, in this order
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-
-
-class Features(nn.Sequential):
-    """Layers one after the other. On a CPU a convolution computes the pooling and ReLU behind it.
-
-    If a layer has hooks, all are computed one by one, so that each sees its input and output.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not computes_on_cpu(input) or self._is_watched():
-            output: Tensor = super().forward(input)
-            return output
-        maps, layers = input, deque(self)
-        while layers:
-            layer, behind = layers.popleft(), []
-            for kind in EPILOGUE if isinstance(layer, Conv2d) else ():
-                if layers and isinstance(layers[0], kind):
-                    behind.append(layers.popleft())
-            maps = layer(maps, behind) if behind else layer(maps)
-        return maps
-
-    def _is_watched(self) -> bool:
-        return any(getattr(layer, hooks) for layer in self for hooks in HOOKS)
-
-
 class Linear(nn.Linear):
     """A dense layer by the fastest of several ways, on a CPU: AMX, oneDNN or what PyTorch asks."""
 
+    compiled = True
+
     def forward(self, input: Tensor) -> Tensor:
-        if not computes_on_cpu(input):
-            return super().forward(input)
-        dtype, tensors = _autocast_dtype(input), (self.weight, self.bias)
-        if dtype is torch.bfloat16 and amx_linear_serves(input, self.weight):
-            return amx_linear(input.to(dtype), *tensors)
-        if dtype is torch.float32 and ONEDNN_LINEAR is not None and not MKL_IS_FASTER:
-            return onednn_linear(input, *tensors)
+        if computes_on_cpu(input):
+            way = linear_way(input, self.weight, self.compiled)
+            if way == "amx":
+                return amx_linear(input.to(torch.bfloat16), self.weight, self.bias)
+            if way == "onednn":
+                return onednn_linear(input, self.weight, self.bias)
         return super().forward(input)
 
 
@@ -212,6 +192,7 @@ class _OneDnnLinear(torch.autograd.Function):
         return _multiply(x_NI, weight_OI, bias_O)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x_NI, weight_OI = ctx.saved_tensors
         grad_NI = _multiply(grad_NO, weight_OI.t()) if ctx.needs_input_grad[0] else None
@@ -225,35 +206,51 @@ def _multiply(x_MK: Tensor, y_LK: Tensor, bias_L: Tensor | None = None) -> Tenso
     return product_ML
 
 
-# Whether a layer is computed in one of these ways, from maps of this type.
+EPILOGUE = (MaxPool2d, nn.ReLU)  # what a convolution computes with it, in this order
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
-def prefers_amx(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int, dtype: torch.dtype
-) -> bool:
-    return stride == 1 and dtype is torch.bfloat16 and amx_serves(in_channels, out_channels)
+class Sequential(nn.Sequential):
+    """Layers one after the other, but a pooling before the ReLU that it stands behind.
+
+    The two commute, and a quarter is left for the ReLU to do. A convolution computes what follows
+    it. The layers themselves stand as they were written, for who indexes or iterates over them; if
+    one has hooks, all are computed so, and each sees its input and output.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        layers = list(self)
+        if _are_watched(layers):
+            for layer in layers:
+                input = layer(input)
+            return input
+        place = 0
+        while place < len(layers):
+            layer = layers[place]
+            if isinstance(layer, Conv2d):
+                behind = _pooling_and_relu(layers[place + 1 : place + 3])
+                input = layer(input, behind) if behind else layer(input)
+                place += 1 + len(behind)
+                continue
+            pair = _pooling_and_relu(layers[place : place + 2])
+            # What stands here may be the caller's, who is to see it changed by a ReLU in place.
+            swaps = len(pair) == 2 and not getattr(layer, "inplace", False)
+            input = _through(pair if swaps else [layer], input)
+            place += 2 if swaps else 1
+        return input
 
 
-def prefers_winograd(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int, dtype: torch.dtype
-) -> bool:
-    kernels = in_channels * out_channels
-    return (
-        stride == 1
-        and (dtype is torch.float32 or kernel_size > 3 or kernels <= WINOGRAD_BF16_KERNELS)
-        and winograd_serves(in_channels, out_channels, kernel_size, dtype)
+def _pooling_and_relu(next_two: Sequence[nn.Module]) -> list[nn.Module]:
+    """Return the pooling and ReLU, or the one of them, that come next; the pooling first."""
+    kinds = [type(layer) for layer in next_two]
+    if kinds == [nn.ReLU, MaxPool2d]:
+        return [next_two[1], next_two[0]]
+    if kinds == [MaxPool2d, nn.ReLU]:
+        return list(next_two)
+    return list(next_two[:1]) if kinds and kinds[0] in EPILOGUE else []
+
+
+def _are_watched(layers: Iterable[nn.Module]) -> bool:
+    return _has_any_global_hook() or any(
+        getattr(layer, hooks) for layer in layers for hooks in HOOKS
     )
-
-
-def prefers_fourier(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int, dtype: torch.dtype
-) -> bool:
-    if in_channels < FOURIER_CHANNELS or kernel_size < FOURIER_KERNEL_SIZE or stride > 1:
-        return False
-    layer = in_channels, out_channels, kernel_size, stride, dtype
-    return not (prefers_amx(*layer) or prefers_winograd(*layer))
-
-
-def computes_on_cpu(input: Tensor) -> bool:
-    """In eager mode, that is: a compiler has its own ways."""
-    return input.device.type == "cpu" and not torch.compiler.is_compiling()

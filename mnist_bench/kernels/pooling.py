@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mnist_bench.kernels import build
 from mnist_bench.kernels.epilogue import Epilogue
@@ -17,7 +18,8 @@ CHANNELS = 16  # they come in multiples of this
 
 def serves(x_NCHW: Tensor) -> bool:
     """Whether `max_pool_2x2` takes such maps on this machine."""
-    return x_NCHW.shape[1] % CHANNELS == 0 and build.library("pooling", x_NCHW.dtype) is not None
+    divisible, large = x_NCHW.shape[1] % CHANNELS == 0, min(x_NCHW.shape[2:]) > 1
+    return divisible and large and build.library("pooling", x_NCHW.dtype) is not None
 
 
 def max_pool_2x2(x_NCHW: Tensor) -> Tensor:
@@ -38,6 +40,7 @@ class _MaxPool(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (choice,) = ctx.saved_tensors
         images, channels, height, width = ctx.shape

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mnist_bench.kernels import build
 from mnist_bench.kernels.epilogue import NO_EPILOGUE, Epilogue, Shape
@@ -117,6 +118,7 @@ class _Winograd(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         x, weight, choice = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)

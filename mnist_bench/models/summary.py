@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mnist_bench.models.convnet import IMAGE_SIZE
-
 
 @dataclass(frozen=True)
 class LayerSummary:
@@ -27,21 +25,32 @@ def count_parameters(module: nn.Module) -> int:
 
 
 @torch.no_grad()
-def summarise(network: nn.Module) -> list[LayerSummary]:
+def summarise(network: nn.Module, image_shape: tuple[int, int, int]) -> list[LayerSummary]:
     """The rows of a summary table; an activation counts to the layer before it, as in Keras.
 
-    Shapes are found on PyTorch's `meta` device: nothing is computed.
+    `image_shape` is channels, rows, columns. Shapes are found on PyTorch's `meta` device, where
+    nothing is computed, or on the CPU for a network that looks at values.
     """
+    try:
+        return _summarise_on("meta", network, image_shape)
+    except (RuntimeError, NotImplementedError):
+        return _summarise_on("cpu", network, image_shape)
+
+
+def _summarise_on(
+    device: str, network: nn.Module, image_shape: tuple[int, int, int]
+) -> list[LayerSummary]:
     rows: list[LayerSummary] = []
-    network = copy.deepcopy(network).to("meta").eval()
+    network = copy.deepcopy(network).to(device).eval()
     names = {layer: name.rpartition(".")[2] for name, layer in network.named_modules()}
 
-    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        kind, shape = type(layer).__name__, tuple(output.shape[1:])
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        kind = type(layer).__name__
+        shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
         rows.append(LayerSummary(names[layer], kind, shape, count_parameters(layer)))
 
     for layer in names:
         if not list(layer.children()) and not isinstance(layer, nn.ReLU):
             layer.register_forward_hook(record)
-    network(torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device="meta"))
+    network(torch.zeros(1, *image_shape, device=device))
     return rows

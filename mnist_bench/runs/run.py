@@ -11,6 +11,7 @@ from mnist_bench.config.identity import computed, digest, identity
 from mnist_bench.config.schema import TestWeights, TrainConfig, Validation
 from mnist_bench.config.walk import flatten
 from mnist_bench.errors import ConfigError
+from mnist_bench.kernels import why_portable
 from mnist_bench.loggers.base import RunInfo
 from mnist_bench.loggers.console import format_seconds
 from mnist_bench.models import count_parameters
@@ -223,6 +224,7 @@ class Run:
             "device": self.placement.device_name,
             "precision": self.placement.precision.name,
             "compiled": self.learner.compiled is not None,
+            "kernels": self.learner.kernels,
             **self.provenance,
             "overrides": list(hydra.overrides.task),
             "digest": digest(computed(config)),
@@ -241,11 +243,13 @@ class Run:
         if self.config.data.validation is Validation.test:
             validation = "validated on the test set"
         resumed = f", from epoch {self.position.epoch}" if self.config.resume else ""
+        missing = why_portable(trainer.kernels.name, self.placement.device)
         return (
             f"{self.config.data.name}: {len(splits.train):,} images to train, {validation}, "
             f"{len(splits.test):,} to test; {trainer.epochs} epoch{'s' * (trainer.epochs != 1)} of "
             f"batch {trainer.batch_size}"
-            f"{resumed}; {self.placement.precision.name} on {self.placement.device_name}"
+            f"{resumed}; {self.placement.precision.name} on {self.placement.device_name}; "
+            f"kernels: {self.learner.kernels}{f', without {missing}' if missing else ''}"
         )
 
     def closing_rows(self, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:

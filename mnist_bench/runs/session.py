@@ -42,7 +42,9 @@ def carry_out(config: TrainConfig, path: Path) -> None:
 
 def fit(run: Run, screen: Screen, loggers: Loggers) -> None:
     """Train to the last epoch."""
-    table = layers_table(run.config.model.name, summarise(run.learner.network))
+    table = layers_table(
+        run.config.model.name, summarise(run.learner.network, run.splits.image_shape)
+    )
     screen.table(table)
     screen.line(run.describe(), style="bold")
     trainer, history = run.config.trainer, run.position.history

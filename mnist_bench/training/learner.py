@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mnist_bench.config.schema import Precision, TrainConfig, TrainerConfig
 from mnist_bench.data.augmentation import Augmentation, build_augmentation
 from mnist_bench.data.splits import ImageSet, PixelScaling, Splits
+from mnist_bench.kernels import accelerate, describe, resolve
 from mnist_bench.models import build_network, summarise
 from mnist_bench.training.averaging import WeightAverage
 from mnist_bench.training.device import Placement, set_up_torch
@@ -90,6 +91,7 @@ class Learner:
     augmentation: Augmentation | None = None
     average: WeightAverage | None = None
     clip_norm: float | None = None
+    kernels: str = "off"  # what computes the layers, as summary.json says it
     steps: int = 0  # taken so far
     rate: float | None = None  # the learning rate that the optimizer has been given
 
@@ -187,10 +189,11 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
     trainer = config.trainer
     set_up_torch(config.seed, placement.precision, trainer.deterministic)
     network = placement.place(build_network(config.model, splits.num_classes, splits.image_shape))
+    accelerate(network, placement.device, trainer.kernels.name)
     steps = count_steps(len(splits.train), trainer.batch_size)
     images = trainer.epochs * len(splits.train)
     compiled = None
-    if compiles(trainer, placement, network, images):
+    if compiles(trainer, placement, network, images, splits.image_shape):
         torch._dynamo.reset()  # which compiles no more than eight networks in a process
         compiled = torch.compile(network)
     decay = trainer.ema_decay
@@ -213,6 +216,7 @@ def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> 
         augmentation=build_augmentation(config.augmentation),
         average=None if decay is None else WeightAverage(network, decay),
         clip_norm=trainer.clip_norm,
+        kernels=describe(resolve(trainer.kernels.name, placement.device)),
     )
 
 
@@ -223,7 +227,13 @@ COMPILE_SECONDS = 6.0
 COMPILE_SAVES = 1.5e-11
 
 
-def compiles(trainer: TrainerConfig, placement: Placement, network: nn.Module, images: int) -> bool:
+def compiles(
+    trainer: TrainerConfig,
+    placement: Placement,
+    network: nn.Module,
+    images: int,
+    image_shape: tuple[int, int, int],
+) -> bool:
     """Whether a training on so many images, all epochs together, goes through torch.compile.
 
     `auto` compiles on CUDA where that is expected to save more time than it takes. It does not
@@ -233,7 +243,7 @@ def compiles(trainer: TrainerConfig, placement: Placement, network: nn.Module, i
         return trainer.compile
     if placement.device.type != "cuda":
         return False
-    values = sum(math.prod(layer.output_shape) for layer in summarise(network))
+    values = sum(math.prod(layer.output_shape) for layer in summarise(network, image_shape))
     return images * values * COMPILE_SAVES > COMPILE_SECONDS
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.errors import ConfigError, DataError
@@ -254,3 +255,22 @@ def test_what_cannot_be_written_is_refused(
     with pytest.raises(ConfigError, match=r"must end in|is there already"):
         write_keras_file(tmp_path / name, to_keras(network), "network")
     assert (tmp_path / "single.weights.h5").read_text() == "something of value"
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.AvgPool2d(2), nn.Sigmoid(), nn.Conv2d(64, 64, 3, dilation=2), nn.MaxPool2d(3)]
+)
+def test_a_layer_that_keras_is_not_told_of_is_refused_by_name(
+    compose: Compose, layer: nn.Module
+) -> None:
+    """And not left out, so that another network would be written."""
+    network = ConvNet(compose("model=cnn5x5").model)
+    network.features.add_module("unknown", layer)
+    with pytest.raises(ConfigError) as refusal:
+        to_keras(network)
+    assert f"unknown of this network, {layer}, cannot be written for Keras" in str(refusal.value)
+
+
+def test_a_network_of_a_users_is_refused() -> None:
+    with pytest.raises(ConfigError, match="A Sequential cannot go to Keras"):
+        to_keras(nn.Sequential(nn.Linear(2, 2)))

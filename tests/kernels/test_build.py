@@ -1,9 +1,8 @@
-"""C functions: compiled once, kept, and done without where they cannot be had."""
+"""C functions: compiled once, and done without where they cannot be had."""
 
 import logging
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,7 @@ def test_a_library_is_compiled_once_for_each_type(cache: Path) -> None:
             assert build.library("pooling", dtype) is not None
         build.library.cache_clear()  # as a new process has it
         times = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
-        assert len(times) == 2
+        assert len(times) == 4  # each with its digest
     assert times == {path: path.stat().st_mtime_ns for path in cache.iterdir()}
 
 
@@ -57,8 +56,8 @@ def test_a_compiler_that_fails_is_named_and_pytorch_computes(
     )
     x = torch.rand(2, 16, 6, 6)
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(MaxPool2d()(x), F.max_pool2d(x, 2))
-        MaxPool2d()(x)
+        assert torch.equal(MaxPool2d(2)(x), F.max_pool2d(x, 2))
+        MaxPool2d(2)(x)
     (record,) = caplog.records
     message = record.getMessage()
     assert str(tmp_path / "bin" / "cc") in message
@@ -73,27 +72,6 @@ def test_a_broken_library_is_not_used(
     put_in_path(tmp_path / "bin", 'for last; do :; done; echo nonsense > "$last"', monkeypatch)
     assert build.library("pooling", torch.float32) is None
     assert "more slowly" in caplog.text
-
-
-@available
-def test_a_user_without_a_home_has_libraries_too(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert build.library("pooling", torch.float32) is not None
-    assert list((tmp_path / "mnist_bench").iterdir())
-
-
-@available
-def test_a_cache_that_cannot_be_written_is_named(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    cache.parent.write_text("a file, where a folder should be")
-    assert build.library("pooling", torch.float32) is None
-    (record,) = caplog.records
-    assert str(cache) in record.getMessage()
 
 
 def test_without_a_compiler_there_are_none(

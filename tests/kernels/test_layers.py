@@ -11,9 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.data.images import Images
+from mnist_bench.kernels import accelerate, build
+from mnist_bench.kernels.dispatch import Convolution, convolution_way
 from mnist_bench.kernels.fourier import fourier_conv2d
-from mnist_bench.kernels.layers import Conv2d, Features, Linear, MaxPool2d, prefers_fourier
-from mnist_bench.models.convnet import ConvNet
+from mnist_bench.kernels.layers import Conv2d, Linear, MaxPool2d, Sequential
+from mnist_bench.models import ConvNet
 from tests.support.kernels import relative_error
 
 # Channels in and out, size of the map, size of the kernel: those of the published networks, and
@@ -32,6 +34,12 @@ def in_pixel_major(x_NCHW: Tensor) -> Tensor:
 
 def channels_last(x_NCHW: Tensor) -> Tensor:
     return x_NCHW.contiguous(memory_format=torch.channels_last)
+
+
+def laying_out(layer: Conv2d, *types: torch.dtype) -> Conv2d:
+    """That writes maps of these types pixel-major."""
+    layer.pixel_major = types
+    return layer
 
 
 def convolve(
@@ -91,6 +99,18 @@ def test_fourier_convolution_errs_no_more_than_the_direct_sum_in_float32(
     assert fourier < 1.5 * direct
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_what_is_not_finite_stays_so_in_the_frequency_domain(
+    dtype: torch.dtype, value: float
+) -> None:
+    x = torch.rand(12, 12, 2, 4).to(dtype)
+    x[5, 6, 0, 1] = value
+    y_PPNO = fourier_conv2d(x, torch.randn(3, 4, 5, 5), torch.randn(3))
+    assert not y_PPNO[:, :, 0].isfinite().any()
+    assert y_PPNO[:, :, 1].isfinite().all()
+
+
 def test_a_transform_first_used_in_an_evaluation_serves_training() -> None:
     layer = Conv2d(32, 4, 9, 1, "valid")  # a size that no other test uses
     x = torch.randn(2, 32, 17, 17)
@@ -103,7 +123,7 @@ def test_a_transform_first_used_in_an_evaluation_serves_training() -> None:
 @pytest.mark.parametrize("k", [1, 3, 5, 28])
 def test_the_first_convolution_is_pytorchs_and_pixel_major(images: Images, k: int) -> None:
     torch.manual_seed(0)
-    layer = Conv2d(1, 6, k, 1, "valid", pixel_major=[torch.float64]).double()
+    layer = laying_out(Conv2d(1, 6, k).double(), torch.float64)
     x = (images.test_images[:4, None] / 255).double()
     output, expected = layer(x), F.conv2d(x, layer.weight, layer.bias)
     torch.testing.assert_close(output, expected)
@@ -123,7 +143,7 @@ def test_the_first_convolution_is_pytorchs_and_pixel_major(images: Images, k: in
         (Conv2d(32, 4, 3, 1, "valid"), 12),
         (Conv2d(32, 4, 5, 2, "valid"), 13),
         (Conv2d(8, 4, 3, 3, "valid"), 12),
-        (Conv2d(1, 4, 4, 4, "valid", pixel_major=[torch.float64]), 15),
+        (laying_out(Conv2d(1, 4, 4, 4), torch.float32), 15),
         (Conv2d(8, 4, 4, 2, "valid"), 12),
         (Conv2d(8, 4, 3, 1, "same"), 1),
         (Conv2d(8, 4, 4, 1, "same"), 1),
@@ -172,10 +192,10 @@ def test_maps_of_one_pixel_are_multiplied_on_every_device(
     """Seen on `meta`, which goes the way of CUDA; the first layer has maps of 2 x 2."""
     monkeypatch.setattr(Conv2d, "centre_tap", centre_tap)
     with torch.device("meta"):
-        layers = Features(
+        layers = Sequential(
             OrderedDict(
                 conv1=Conv2d(8, 8, 3, 1, "same"),
-                pool1=MaxPool2d(),
+                pool1=MaxPool2d(2),
                 conv2=Conv2d(8, 4, 3, 1, "same"),
             )
         )
@@ -196,7 +216,7 @@ def test_a_pooling_is_pytorchs_in_every_layout(
     torch.manual_seed(0)
     x = torch.randint(-2, 2, (5, channels, *size)).to(dtype)
     ours, theirs = layout(x).requires_grad_(), x.clone().requires_grad_()
-    pooled, expected = MaxPool2d()(ours), F.max_pool2d(theirs, 2)
+    pooled, expected = MaxPool2d(2)(ours), F.max_pool2d(theirs, 2)
     assert torch.equal(pooled, expected)
     assert layout(pooled).data_ptr() == pooled.data_ptr(), "the layout is kept"
     grad = torch.randn_like(expected)
@@ -209,10 +229,11 @@ def test_a_pooling_is_pytorchs_in_every_layout(
 def test_with_amx_no_layer_waits_for_maps_of_the_frequency_domain(
     compose: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch, has_amx: bool
 ) -> None:
-    monkeypatch.setattr("mnist_bench.kernels.layers.amx_serves", lambda *channels: has_amx)
-    assert prefers_fourier(64, 128, 7, 1, torch.float32)
-    assert prefers_fourier(64, 128, 7, 1, torch.bfloat16) is not has_amx
-    network = ConvNet(compose("model=wide5x7_bn").model)
+    monkeypatch.setattr("mnist_bench.kernels.dispatch.amx_serves", lambda *channels: has_amx)
+    for dtype, way in [(torch.float32, "fourier"), (torch.bfloat16, ["fourier", "amx"][has_amx])]:
+        assert convolution_way(Convolution(64, 128, 7, 1, "valid", dtype)) == way
+    monkeypatch.setattr(build, "missing", lambda: None)
+    network = accelerate(ConvNet(compose("model=wide5x7_bn").model), torch.device("cpu"))
     types = {torch.float32} if has_amx else {torch.float32, torch.bfloat16}
     assert set(network.features.conv1.pixel_major) == types
     assert not network.features.conv2.pixel_major
@@ -223,10 +244,10 @@ def test_with_amx_no_layer_waits_for_maps_of_the_frequency_domain(
     "layers",
     [
         [Conv2d(1, 32, 3, 1, "valid"), nn.ReLU(), Conv2d(32, 32, 3, 1, "same")],
-        [Conv2d(1, 32, 5, 1, "valid", [torch.bfloat16]), MaxPool2d(), nn.ReLU()],
-        [Conv2d(1, 8, 3, 1, "valid"), MaxPool2d(), nn.ReLU()],
-        [Conv2d(1, 32, 3, 1, "same"), nn.BatchNorm2d(32), MaxPool2d(), nn.ReLU()],
-        [nn.ZeroPad2d(-3), Conv2d(1, 32, 6, 2, "valid"), MaxPool2d()],
+        [laying_out(Conv2d(1, 32, 5), torch.bfloat16), MaxPool2d(2), nn.ReLU()],
+        [Conv2d(1, 8, 3, 1, "valid"), MaxPool2d(2), nn.ReLU()],
+        [Conv2d(1, 32, 3, 1, "same"), nn.BatchNorm2d(32), MaxPool2d(2), nn.ReLU()],
+        [nn.ZeroPad2d(-3), Conv2d(1, 32, 6, 2, "valid"), MaxPool2d(2)],
     ],
 )
 def test_layers_computed_together_are_the_layers(
@@ -235,7 +256,7 @@ def test_layers_computed_together_are_the_layers(
     """What hooks see is what there is without them, and what PyTorch's own layers compute."""
     torch.manual_seed(0)
     x = images.test_images[:8, None] / 255
-    together, seen = Features(*layers), []
+    together, seen = Sequential(*layers), []
     for layer in layers:
         if isinstance(layer, Conv2d):
             layer.reset_parameters()
@@ -268,7 +289,7 @@ def test_layers_computed_together_are_the_layers(
     ],
 )
 def test_a_hook_sees_its_layer(register: str, watched: int) -> None:
-    layers = Features(Conv2d(1, 32, 3, 1, "valid"), MaxPool2d(), nn.ReLU())
+    layers = Sequential(Conv2d(1, 32, 3, 1, "valid"), MaxPool2d(2), nn.ReLU())
     seen: list[nn.Module] = []
     getattr(layers[watched], register)(lambda layer, *_: seen.append(layer))
     layers(torch.rand(2, 1, 8, 8)).sum().backward()
@@ -280,7 +301,7 @@ def test_what_is_no_number_is_not_pooled_away(dtype: torch.dtype) -> None:
     x = channels_last(torch.rand(1, 16, 2, 8).to(dtype))
     for pixel in range(4):
         x[0, :, pixel // 2, 2 * pixel + pixel % 2] = torch.nan
-    assert MaxPool2d()(x).isnan().all()
+    assert MaxPool2d(2)(x).isnan().all()
 
 
 @pytest.mark.parametrize("by_mkl", [False, True])
@@ -298,7 +319,7 @@ def test_a_dense_layer_is_pytorchs_however_it_is_computed(
     tolerance: float,
     by_mkl: bool,
 ) -> None:
-    monkeypatch.setattr("mnist_bench.kernels.layers.MKL_IS_FASTER", by_mkl)
+    monkeypatch.setattr("mnist_bench.kernels.dispatch.MKL_IS_FASTER", by_mkl)
     torch.manual_seed(0)
     dtype = torch.float64 if precision == "fp64" else torch.float32
     layer = Linear(inputs, outputs).to(dtype)

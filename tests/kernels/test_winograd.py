@@ -196,3 +196,22 @@ def test_it_serves_only_what_it_computes() -> None:
     for channels, kernel_size in [((1, 32), 3), ((32, 10), 3), ((48, 32), 3), ((32, 32), 4)]:
         assert not winograd_serves(*channels, kernel_size)
     assert not winograd_serves(32, 32, 3, torch.float64)
+
+
+@available
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_what_is_not_finite_stays_so(
+    dtype: torch.dtype, k: int, epilogue: Epilogue, value: float
+) -> None:
+    """Whatever else of its tile it spoils, and nothing of another image."""
+    torch.manual_seed(0)
+    x = torch.rand(2, 32, 14, 14).contiguous(memory_format=torch.channels_last)
+    x[0, 3, 6, 6] = value
+    weight, bias = torch.randn(32, 32, k, k) / k, torch.randn(32)
+    found = winograd_conv2d(x.to(dtype), weight, bias, 0, epilogue)
+    exact = followed(F.conv2d(x.double(), weight.double(), bias.double()), epilogue)
+    assert not found[~exact.isfinite()].isfinite().any()
+    assert found[1].isfinite().all()

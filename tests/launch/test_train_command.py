@@ -12,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.datasets import MNIST
 
+from mnist_bench.kernels import describe, resolve
 from mnist_bench.models import ConvNet
 from tests.support.train_command import (
     COMMAND,
@@ -80,6 +81,9 @@ def test_summary_tells_the_whole_run(finished):
     )
     assert (summary["parameters"], summary["seed"], summary["epochs"]) == (1_199_882, 3, 2)
     assert summary["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    kernels = describe(resolve("auto", torch.device("cpu")))
+    assert summary["kernels"] == kernels
+    assert f"; kernels: {kernels}" in (folder / "train.log").read_text()
     assert summary["overrides"] == [*QUICK, "trainer.epochs=2", "seed=3"]
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mnist_bench.config.schema import TrainConfig
@@ -12,6 +13,7 @@ from mnist_bench.data.images import Images
 from mnist_bench.errors import ConfigError
 from mnist_bench.models import ConvNet, count_parameters, summarise
 
+MNIST = (1, 28, 28)  # channels, rows, columns
 Compose = Callable[..., TrainConfig]
 
 # Name: layers as published (C filters k kernel, P pool, D dropout, F dense units, BN batch norm),
@@ -68,9 +70,14 @@ SUMMARIES = {
 }
 
 
-def build(config: TrainConfig, num_classes: int = 10, device: str = "cpu") -> ConvNet:
+def build(
+    config: TrainConfig,
+    num_classes: int = 10,
+    device: str = "cpu",
+    image_shape: tuple[int, int, int] = MNIST,
+) -> ConvNet:
     with torch.device(device):
-        return ConvNet(config.model, num_classes)
+        return ConvNet(config.model, num_classes, image_shape)
 
 
 def notation(network: nn.Module) -> Iterator[str]:
@@ -101,12 +108,12 @@ def test_layers_and_parameters_are_the_published_ones(compose: Compose, name: st
 
 @pytest.mark.parametrize("name", SUMMARIES)
 def test_summary_shows_each_layers_shape_and_parameters(compose: Compose, name: str) -> None:
-    rows = summarise(build(compose(f"model={name}"), device="meta"))
+    rows = summarise(build(compose(f"model={name}"), device="meta"), MNIST)
     assert [(row.name, row.output_shape, row.parameters) for row in rows] == SUMMARIES[name]
 
 
 def test_vgg16_pools_four_times_down_to_one_pixel(compose: Compose) -> None:
-    rows = summarise(build(compose("model=vgg16"), device="meta"))
+    rows = summarise(build(compose("model=vgg16"), device="meta"), MNIST)
     sides = [(row.name, row.output_shape[1]) for row in rows if len(row.output_shape) == 3]
     expected = [28] * 2 + [14] * 3 + [7] * 4 + [3] * 4 + [1] * 4
     assert [side for _, side in sides] == expected
@@ -122,7 +129,7 @@ def test_summary_leaves_the_network_as_it_was(compose: Compose) -> None:
     network = build(compose("model=wide5x7_bn", "model.channels=[1,1]", "model.dense=[4,4]"))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.train()
-    summarise(network)
+    summarise(network, MNIST)
     assert network.training and network.classifier.training
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -233,6 +240,43 @@ def test_one_logit_for_each_class(compose: Compose, images: Images, classes: int
     assert network(images.test_images[:3].unsqueeze(1).float()).shape == (3, classes)
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_layers_are_pytorchs_in_the_published_order(compose: Compose, name: str) -> None:
+    network = build(compose(f"model={name}"), device="meta")
+    own = [type(layer) for layer in network.modules() if layer is not network]
+    assert all(kind.__module__.startswith("torch.nn.") for kind in own)
+    kinds = " ".join(kind.__name__ for kind in own)
+    assert "MaxPool2d ReLU" not in kinds and kinds.count("Conv2d ReLU") == kinds.count("Conv2d")
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 20), (1, 20, 33), (2, 28, 28)])
+def test_images_may_have_any_shape_and_channels(
+    compose: Compose, shape: tuple[int, int, int]
+) -> None:
+    """Against the operations, one by one; features go rows, columns, channels."""
+    torch.manual_seed(0)
+    overrides = [
+        "model.channels=[4,6]",
+        "model.kernel_size=[3,5]",
+        "model.crop=1",
+        "model.dense=[]",
+    ]
+    config = compose("model=mnist_cnn", *overrides, "model.dropout=0")
+    network = build(config, image_shape=shape).double()
+    x = torch.rand(2, *shape, dtype=torch.float64)
+    maps = x[:, :, 1:-1, 1:-1]
+    for layer in (network.features.conv1, network.features.conv2):
+        maps = F.conv2d(maps, layer.weight, layer.bias).relu()
+    maps = F.max_pool2d(maps, 2)
+    rows, columns = ((side - 8) // 2 for side in shape[1:])
+    assert maps.shape == (2, 6, rows, columns)
+    weight = network.classifier.output.weight.unflatten(1, (rows, columns, 6))
+    expected = torch.einsum("nchw,khwc->nk", maps, weight)
+    torch.testing.assert_close(network(x), expected)
+    last = summarise(network, shape)[-2]
+    assert (last.name, last.output_shape) == ("pool2", (6, rows, columns))
+
+
 # --- Batch normalisation and dropout ----------------------------------------------------------
 
 
@@ -317,6 +361,49 @@ def test_what_does_not_fit_is_refused_by_name_and_size(
 
 
 @pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            "model.kernel_size=29",
+            "model.kernel_size=29 does not fit: convolution 1 of mnist_cnn sees a 28 x 28 map, and "
+            "its kernel can be at most that.",
+        ),
+        (
+            "model.kernel_size=[14,15]",
+            "model.kernel_size=[14, 15] leaves a 1 x 1 map after convolution 2 of mnist_cnn, too "
+            "small to be pooled: choose smaller kernels, or fewer poolings with model.pool_after.",
+        ),
+        (
+            "model.crop=14",
+            "model.crop=14 leaves nothing of an image of 28 x 28: it can be at most 13.",
+        ),
+    ],
+)
+def test_a_refusal_of_mnist_is_this_sentence(
+    compose: Compose, overrides: str, sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        build(compose(overrides), device="meta")
+    assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ("model.kernel_size=21", "sees a 32 x 20 map, and its kernel can be at most 20."),
+        ("model.kernel_size=[10,11]", "leaves a 13 x 1 map"),
+        ("model.crop=10", "an image of 32 x 20: it can be at most 9."),
+    ],
+)
+def test_a_refusal_names_the_size_of_the_images(
+    compose: Compose, overrides: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        build(compose(overrides), device="meta", image_shape=(3, 32, 20))
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     "overrides",
     [
         "model.kernel_size=[20,8]",
@@ -326,5 +413,5 @@ def test_what_does_not_fit_is_refused_by_name_and_size(
     ],
 )
 def test_the_largest_kernels_that_fit_are_accepted(compose: Compose, overrides: str) -> None:
-    rows = summarise(build(compose(*overrides.split()), device="meta"))
+    rows = summarise(build(compose(*overrides.split()), device="meta"), MNIST)
     assert rows[-1].output_shape == (10,)

@@ -19,6 +19,7 @@ from mnist_bench.config.schema import Initializer, TrainConfig
 from mnist_bench.data.datasets import MNIST
 from mnist_bench.data.published import load_images
 from mnist_bench.exchange.keras.layers import to_keras
+from mnist_bench.kernels import accelerate
 from mnist_bench.models import ConvNet
 from mnist_bench.models.initializers import initialise
 from tests.support import keras_reference
@@ -115,7 +116,8 @@ def test_dropout_drops_and_scales_as_in_keras(
     pixels = load_images(MNIST, mnist_root).train_images[:2000]
     inputs = (pixels[pixels > 0].float() / 255)[None]
     theirs = [layer for layer in NETWORKS[name]() if isinstance(layer, keras.layers.Dropout)]
-    ours = dropouts(ConvNet(compose(f"model={name}").model))
+    network = ConvNet(compose(f"model={name}").model)
+    ours = dropouts(accelerate(network, torch.device("cpu")))
     torch.manual_seed(0)
     keras.utils.set_random_seed(0)
     for layer, reference in zip(ours, theirs, strict=True):

@@ -16,6 +16,7 @@ import torch
 
 from mnist_bench.config.schema import Loss, TrainConfig
 from mnist_bench.data.images import Images
+from mnist_bench.kernels import accelerate
 from mnist_bench.models import ConvNet, count_parameters, summarise
 from mnist_bench.training.losses import LOSSES
 from tests.support import keras_reference
@@ -83,6 +84,7 @@ def pair(request: pytest.FixtureRequest, compose: Compose) -> Pair:
     model = keras_reference.trained_reference(request.param, seed=0, dropout=False)
     network = ConvNet(compose(f"model={request.param}", "model.dropout=0").model)
     network.load_state_dict(in_our_layout(model, network), strict=False)
+    accelerate(network, torch.device("cpu"))
     return Pair(request.param, network, model)
 
 
@@ -108,7 +110,8 @@ def channels_first(layer: keras.Layer) -> tuple[int, ...]:
 def test_layers_have_the_shapes_and_parameters_of_keras(pair: Pair, compose: Compose) -> None:
     with torch.device("meta"):
         network = ConvNet(compose(f"model={pair.name}").model)  # with dropout
-    assert [(row.kind, row.output_shape, row.parameters) for row in summarise(network)] == [
+    rows = summarise(network, (1, 28, 28))
+    assert [(row.kind, row.output_shape, row.parameters) for row in rows] == [
         (KINDS[type(layer).__name__], channels_first(layer), layer.count_params())
         for layer in pair.keras.layers
         if type(layer).__name__ in KINDS

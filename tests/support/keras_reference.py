@@ -5,6 +5,7 @@ neither its layers nor its arithmetic has anything in common with PyTorch's.
 """
 
 import copy
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -234,6 +235,14 @@ def _set_keras_precision(dtype: str) -> None:
 # --- Away from kinks --------------------------------------------------------------------------
 
 
+def pooled_first(layers: list[nn.Module]) -> list[nn.Module]:
+    """With each pooling before the ReLU that it follows, which can be tipped at a maximum only."""
+    for i, (first, second) in enumerate(itertools.pairwise(layers)):
+        if isinstance(first, nn.ReLU) and isinstance(second, nn.MaxPool2d):
+            layers[i : i + 2] = second, first
+    return layers
+
+
 @torch.inference_mode()
 def steady_images(network: ConvNet, images_N1HW: torch.Tensor, margin: float) -> torch.Tensor:
     """For which images, bool (N,), rounding can tip no ReLU and no maximum.
@@ -256,6 +265,7 @@ def steady_images(network: ConvNet, images_N1HW: torch.Tensor, margin: float) ->
         steady.logical_and_(relative.amin(1) > margin)
 
     network = copy.deepcopy(network).double().eval()
+    network.features = nn.Sequential(*pooled_first(list(network.features)))
     for layer in network.modules():
         if isinstance(layer, nn.ReLU | nn.MaxPool2d):
             layer.register_forward_pre_hook(look)

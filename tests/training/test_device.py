@@ -54,6 +54,7 @@ def build(config: TrainConfig) -> ConvNet:
         return ConvNet(config.model)
 
 
+SHAPE = (1, 28, 28)
 # Published epochs times published training images.
 IMAGES = {
     **dict.fromkeys(("mnist_cnn", "wide3x3", "wide3x5_bn", "wide5x7_bn"), 12 * 60_000),
@@ -69,8 +70,8 @@ def test_of_the_published_trainings_vgg16_is_long_enough_to_be_compiled(
 ) -> None:
     config = compose(f"experiment={name}")
     network = build(config)
-    assert compiles(config.trainer, CUDA, network, IMAGES[name]) == (name == "vgg16")
-    assert not compiles(config.trainer, CPU, network, IMAGES[name])
+    assert compiles(config.trainer, CUDA, network, IMAGES[name], SHAPE) == (name == "vgg16")
+    assert not compiles(config.trainer, CPU, network, IMAGES[name], SHAPE)
 
 
 def test_compiling_is_chosen_by_what_a_network_computes(compose: Compose) -> None:
@@ -79,12 +80,12 @@ def test_compiling_is_chosen_by_what_a_network_computes(compose: Compose) -> Non
     config = compose(*settings, "model.dropout=0")
     enough = COMPILE_SECONDS / 1.5e-11 / (2 * 26**2 + 4 + 10)
     network = build(config)
-    assert not compiles(config.trainer, CUDA, network, math.floor(enough))
-    assert compiles(config.trainer, CUDA, network, math.floor(enough) + 1)
+    assert not compiles(config.trainer, CUDA, network, math.floor(enough), SHAPE)
+    assert compiles(config.trainer, CUDA, network, math.floor(enough) + 1, SHAPE)
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_compiling_can_be_asked_for_or_forbidden(compose: Compose, wanted: bool) -> None:
     config = compose("experiment=vgg16", f"trainer.compile={wanted}")
     for placement in (CPU, CUDA):
-        assert compiles(config.trainer, placement, build(config), 10**9) == wanted
+        assert compiles(config.trainer, placement, build(config), 10**9, SHAPE) == wanted

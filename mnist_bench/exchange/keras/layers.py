@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnist_bench.errors import DataError
-from mnist_bench.kernels.layers import POOL_SIZE
+from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.models import ConvNet
-from mnist_bench.models.convnet import BATCH_NORM_MOMENTUM
+from mnist_bench.models.convnet import BATCH_NORM_MOMENTUM, POOL_SIZE
 
 
 @dataclass(frozen=True)
@@ -35,22 +34,27 @@ class KerasLayer:
         return f"{self.kind}({settings})"
 
 
-def to_keras(network: ConvNet) -> list[KerasLayer]:
-    """The layers of a Keras `Sequential` that computes the network's probabilities."""
-    return list(_layers(network))
+def to_keras(network: nn.Module) -> list[KerasLayer]:
+    """The layers of a Keras `Sequential` that computes the network's probabilities.
+
+    Raises:
+        ConfigError: the network is no `ConvNet`, or has a layer that Keras is not told of here.
+    """
+    return list(_layers(_checked(network)))
 
 
-def fill_from_keras(network: ConvNet, layers: Sequence[KerasLayer], source: str) -> None:
+def fill_from_keras(network: nn.Module, layers: Sequence[KerasLayer], source: str) -> None:
     """Set the network's weights from the layers that have variables, matched by kind and order.
 
     `source` names where the layers are from in errors.
 
     Raises:
+        ConfigError: the network is no `ConvNet`.
         DataError: names the first layer that differs in kind, order or shape.
     """
     stored = {kind: [layer for layer in layers if layer.kind == kind] for kind in _VARIABLES}
     matched = []
-    for name, module in _weighted(network):
+    for name, module in _weighted(_checked(network)):
         kind = _kind(module)
         if not stored[kind]:
             raise DataError(f"{source} has no {kind} for {name} of this network, {module}.")
@@ -116,22 +120,42 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [module.weight, module.bias]
 
 
+def _checked(network: nn.Module) -> ConvNet:
+    if not isinstance(network, ConvNet):
+        raise ConfigError(
+            f"A {type(network).__name__} cannot go to Keras or come from it: only networks of "
+            "conf/model can, whose layers are known."
+        )
+    return network
+
+
 def _layers(network: ConvNet) -> Iterator[KerasLayer]:
-    modules = [*network.features, *network.classifier]
-    for module, following in zip(modules, [*modules[1:], None], strict=True):
+    modules = [*network.features.named_children(), *network.classifier.named_children()]
+    alone = [module for _, module in modules]
+    around = zip([None, *alone], modules, [*alone[1:], None], strict=False)
+    for before, (name, module), following in around:
+        # What Keras counts to a layer of weights: a ReLU, or at the end the softmax.
+        activation = "relu" if isinstance(following, nn.ReLU) else "linear"
         match module:
-            case nn.ZeroPad2d(padding=(left, *_)):
+            case nn.ZeroPad2d(padding=(left, *others)) if left < 0 and {left} == {*others}:
                 yield KerasLayer("Cropping2D", {"cropping": [[-left, -left], [-left, -left]]})
-            case nn.Conv2d(out_channels=filters, kernel_size=size, stride=steps, padding=padding):
+            case nn.Conv2d(
+                out_channels=filters,
+                kernel_size=size,
+                stride=steps,
+                padding="valid" | "same" as padding,
+                dilation=(1, 1),
+                groups=1,
+            ):
                 settings = {
                     "filters": filters,
                     "kernel_size": list(size),
                     "strides": list(steps),
                     "padding": padding,
-                    "activation": "linear" if isinstance(following, nn.BatchNorm2d) else "relu",
+                    "activation": activation,
                 }
                 yield KerasLayer("Conv2D", settings, _to_keras(module))
-            case nn.MaxPool2d():
+            case nn.MaxPool2d(kernel_size=size) if size == POOL_SIZE:
                 yield KerasLayer("MaxPooling2D", {"pool_size": [POOL_SIZE, POOL_SIZE]})
             case nn.Dropout(p=rate):
                 yield KerasLayer("Dropout", {"rate": rate})
@@ -140,14 +164,20 @@ def _layers(network: ConvNet) -> Iterator[KerasLayer]:
                     yield KerasLayer("Flatten")
                 settings = {
                     "units": units,
-                    "activation": "softmax" if following is None else "relu",
+                    "activation": "softmax" if following is None else activation,
                 }
                 yield KerasLayer("Dense", settings, _to_keras(module))
             case nn.BatchNorm1d(eps=epsilon) | nn.BatchNorm2d(eps=epsilon):
                 settings = {"momentum": 1 - BATCH_NORM_MOMENTUM, "epsilon": epsilon}
                 yield KerasLayer("BatchNormalization", settings, _to_keras(module))
-                if isinstance(module, nn.BatchNorm2d):
+            case nn.ReLU():
+                if not isinstance(before, nn.Conv2d | nn.Linear):
                     yield KerasLayer("Activation", {"activation": "relu"})
+            case _:
+                raise ConfigError(
+                    f"{name} of this network, {module}, cannot be written for Keras: it is no "
+                    "layer of those that conf/model describes."
+                )
 
 
 # --- Layouts ----------------------------------------------------------------------------------

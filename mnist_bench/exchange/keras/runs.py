@@ -60,7 +60,11 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
     write_metrics(run.folder, [])
     summary = run.test("imported", None)
     with closing(Loggers(config.logger)) as loggers:
-        loggers.start(run.info(as_text(layers_table(config.model.name, summarise(network)))))
+        loggers.start(
+            run.info(
+                as_text(layers_table(config.model.name, summarise(network, run.splits.image_shape)))
+            )
+        )
         loggers.end(summary)
     run.finish(summary)
     return describe_test(summary)
@@ -78,5 +82,7 @@ def export_run(folder: Path, file: Path) -> str:
             f"{folder} has a network of your own, {trained.config.model.target}: only those of "
             f"conf/model/ that are described by channels and dense layers can be exported to Keras."
         )
-    write_keras_file(file, to_keras(trained.network), trained.config.model.name)
+    write_keras_file(
+        file, to_keras(trained.network), trained.config.model.name, trained.image_shape
+    )
     return f"{trained.config.model.name} {trained.when}"

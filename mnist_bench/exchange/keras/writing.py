@@ -13,15 +13,20 @@ import h5py
 
 from mnist_bench.errors import ConfigError
 from mnist_bench.exchange.keras.layers import KerasLayer
-from mnist_bench.models.convnet import IMAGE_SIZE
 
-INPUT_SHAPE = [None, IMAGE_SIZE, IMAGE_SIZE, 1]
 # The oldest Keras that knows what is written here.
 KERAS_VERSION = "3.0.0"
 
 
-def write_keras_file(path: Path, layers: Sequence[KerasLayer], name: str) -> None:
+def write_keras_file(
+    path: Path,
+    layers: Sequence[KerasLayer],
+    name: str,
+    image_shape: tuple[int, int, int] = (1, 28, 28),
+) -> None:
     """Write a network's layers (`to_keras`) in the format that the file's name asks for.
+
+    `image_shape` is what the network was built for: channels, rows, columns.
 
     Raises:
         ConfigError: the name ends in neither `.weights.h5` nor `.keras`, or the file is there.
@@ -34,7 +39,7 @@ def write_keras_file(path: Path, layers: Sequence[KerasLayer], name: str) -> Non
         raise ConfigError(f"{path} is there already: choose another name.")
     content = _weights(layers)
     if path.suffix == ".keras":
-        content = _archive(layers, name, content)
+        content = _archive(layers, name, image_shape, content)
     beside = path.with_name(f"{path.name}.partial")
     try:
         beside.write_bytes(content)
@@ -55,19 +60,25 @@ def _weights(layers: Sequence[KerasLayer]) -> bytes:
     return buffer.getvalue()
 
 
-def _archive(layers: Sequence[KerasLayer], name: str, weights: bytes) -> bytes:
+def _archive(
+    layers: Sequence[KerasLayer], name: str, image_shape: tuple[int, int, int], weights: bytes
+) -> bytes:
     buffer = io.BytesIO()
     date = time.strftime("%Y-%m-%d@%H:%M:%S")
     with zipfile.ZipFile(buffer, "w") as archive:
         metadata = {"keras_version": KERAS_VERSION, "date_saved": date}
         archive.writestr("metadata.json", json.dumps(metadata))
-        archive.writestr("config.json", json.dumps(_model_config(layers, name)))
+        archive.writestr("config.json", json.dumps(_model_config(layers, name, image_shape)))
         archive.writestr("model.weights.h5", weights)
     return buffer.getvalue()
 
 
-def _model_config(layers: Sequence[KerasLayer], name: str) -> dict[str, Any]:
-    input_layer = _object("InputLayer", {"batch_shape": INPUT_SHAPE, "name": "input_layer"})
+def _model_config(
+    layers: Sequence[KerasLayer], name: str, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    channels, rows, columns = image_shape
+    input_shape = [None, rows, columns, channels]
+    input_layer = _object("InputLayer", {"batch_shape": input_shape, "name": "input_layer"})
     described = [
         _object(layer.kind, {"name": layer_name, **layer.settings})
         for layer_name, layer in zip(_unique_names(layers), layers, strict=True)
@@ -77,7 +88,7 @@ def _model_config(layers: Sequence[KerasLayer], name: str) -> dict[str, Any]:
         "class_name": "Sequential",
         "config": {"name": name, "layers": [input_layer, *described]},
         "registered_name": None,
-        "build_config": {"input_shape": INPUT_SHAPE},
+        "build_config": {"input_shape": input_shape},
     }
 
 
