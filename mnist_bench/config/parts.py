@@ -8,14 +8,16 @@ The rooms that call the classes say what kind that is.
 import importlib
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mnist_bench.errors import ConfigError
+from mnist_bench.errors import BenchError, ConfigError
 
 TARGET = "_target_"
 
@@ -94,7 +96,27 @@ class Part:
                 f"{self.group}.{TARGET}={self.target} cannot be called with "
                 f"{', '.join(arguments) or 'nothing'}: {error}. It takes ({', '.join(takes)})."
             ) from error
-        return own(**arguments)
+        with self.blamed("cannot be made"):
+            return own(**arguments)
+        raise AssertionError
+
+    @contextmanager
+    def blamed(self, what: str) -> Iterator[None]:
+        """Tell an error of the user's own code in one sentence, with the place it comes from.
+
+        Raises:
+            ConfigError: `what` failed, and why. The traceback is its cause.
+        """
+        try:
+            yield
+        except BenchError:
+            raise
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise ConfigError(
+                f"{self.group}.{TARGET}={self.target} {what}: {type(error).__name__}: {error} "
+                f"({last.filename}, line {last.lineno})."
+            ) from error
 
     def _import(self) -> Any:
         module, _, name = self.target.rpartition(".")

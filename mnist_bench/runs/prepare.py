@@ -64,13 +64,8 @@ def _try_network(config: TrainConfig, splits: Splits) -> nn.Module:
     network = build_network(config.model, splits.num_classes, splits.image_shape).eval()
     images = splits.scaling(splits.train[:2].images)
     target = f"model._target_={config.model.target}"
-    try:
-        with torch.inference_mode():
-            logits = network(images)
-    except Exception as error:
-        raise ConfigError(
-            f"{target} fails on images of {tuple(images.shape)}: {type(error).__name__}: {error}."
-        ) from error
+    with torch.inference_mode(), config.model.blamed(f"fails on images of {tuple(images.shape)}"):
+        logits = network(images)
     expected = (len(images), splits.num_classes)
     if not isinstance(logits, torch.Tensor) or logits.shape != expected:
         what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -124,12 +119,13 @@ def read_images(config: DataConfig, announce: Callable[[str], None]) -> Images:
     if isinstance(config, OwnDataConfig):
         key = repr((config.source, size, config.grey))
     if key not in _READ:
-        dataset: Dataset
         if isinstance(config, OwnDataConfig):
             dataset = config.source.build(Dataset, {}, {})
+            with config.source.blamed("cannot be loaded"):
+                _READ[key] = load(dataset, announce, size, bool(config.grey))
         else:
-            dataset = Published(config.name, config.split, Path(config.root))
-        _READ[key] = load(dataset, announce, size, bool(config.grey))
+            published = Published(config.name, config.split, Path(config.root))
+            _READ[key] = load(published, announce, size, bool(config.grey))
     return _READ[key]
 
 
