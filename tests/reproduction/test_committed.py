@@ -248,7 +248,7 @@ def test_what_is_said_of_vgg16s_four_runs():
         f"lowest early, at {loss.min():.4f} after epoch {loss.argmin() + 1} in the mean of ours "
         f"and {published.min():.4f} after epoch {published.argmin() + 1} as published, and more "
         f"than three times as high in the last ten epochs ({loss[-10:].mean():.4f} and "
-        f"{published[-10:].mean():.4f})"
+        f"{published[-10:].mean():.4f})",
     )
     assert min(loss[-10:].mean() / loss.min(), published[-10:].mean() / published.min()) > 3
 
