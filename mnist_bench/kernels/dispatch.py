@@ -131,7 +131,10 @@ def convolution_way(c: Convolution) -> str:
     """
     if c.dtype not in FLOATS:
         return "pytorch"
-    return next((way for way, serves in CONVOLUTIONS.items() if serves(c)), "pytorch")
+    for way, serves in CONVOLUTIONS.items():
+        if serves(c):
+            return way
+    return "pytorch"
 
 
 def linear_way(input: Tensor, weight_OI: Tensor, compiled: bool) -> str:

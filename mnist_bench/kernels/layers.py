@@ -57,11 +57,12 @@ class Conv2d(nn.Conv2d):
         if not computes_on_cpu(input) or input.dim() != 4 or not input.numel():
             return _through(behind, super().forward(input))
         epilogue = Epilogue(*(any(isinstance(x, kind) for x in behind) for kind in EPILOGUE))
-        layer = self.described(autocast_dtype(input), input)
-        if min(layer.output_size()) < (POOL_SIZE if epilogue.pool else 1):
-            return _through(behind, super().forward(input))  # which says so
         weight, bias = self.weight, self.bias
         assert bias is not None
+        compiled = self.compiled and weight.dtype is torch.float32
+        layer = self.described(autocast_dtype(input), padding, compiled, input)
+        if min(layer.output_size()) < (POOL_SIZE if epilogue.pool else 1):
+            return _through(behind, super().forward(input))  # which says so
         way = convolution_way(layer)
         if way == "direct":
             dtype, stride = layer.dtype, layer.stride
@@ -72,11 +73,13 @@ class Conv2d(nn.Conv2d):
             return SPATIAL[way](input.to(layer.dtype), weight, bias, around, epilogue)
         return _through(behind, self._convolve(input, way))
 
-    def described(self, dtype: torch.dtype, input: Tensor | None = None) -> Convolution:
+    def described(
+        self, dtype: torch.dtype, padding: str, compiled: bool, input: Tensor | None = None
+    ) -> Convolution:
         """Return what decides how this layer is computed in a type, of an input if there is one."""
-        compiled = self.compiled and self.weight.dtype is torch.float32
-        sizes = self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0]
-        return Convolution(*sizes, padding_name(self) or "", dtype, compiled, input)
+        inputs, outputs = self.in_channels, self.out_channels
+        k, stride = self.kernel_size[0], self.stride[0]
+        return Convolution(inputs, outputs, k, stride, padding, dtype, compiled, input)
 
     def _convolve(self, input: Tensor, way: str) -> Tensor:
         if way == "fourier":
@@ -170,12 +173,14 @@ class Linear(nn.Linear):
     compiled = True
 
     def forward(self, input: Tensor) -> Tensor:
-        if computes_on_cpu(input):
-            way = linear_way(input, self.weight, self.compiled)
-            if way == "amx":
-                return amx_linear(input.to(torch.bfloat16), self.weight, self.bias)
-            if way == "onednn":
-                return onednn_linear(input, self.weight, self.bias)
+        if not computes_on_cpu(input):
+            return super().forward(input)
+        weight = self.weight
+        way = linear_way(input, weight, self.compiled)
+        if way == "amx":
+            return amx_linear(input.to(torch.bfloat16), weight, self.bias)
+        if way == "onednn":
+            return onednn_linear(input, weight, self.bias)
         return super().forward(input)
 
 
@@ -232,11 +237,14 @@ class Sequential(nn.Sequential):
                 input = layer(input, behind) if behind else layer(input)
                 place += 1 + len(behind)
                 continue
-            pair = _pooling_and_relu(layers[place : place + 2])
             # What stands here may be the caller's, who is to see it changed by a ReLU in place.
-            swaps = len(pair) == 2 and not getattr(layer, "inplace", False)
-            input = _through(pair if swaps else [layer], input)
-            place += 2 if swaps else 1
+            if type(layer) is nn.ReLU and not layer.inplace:
+                pair = _pooling_and_relu(layers[place : place + 2])
+                input = _through(pair, input)
+                place += len(pair)
+                continue
+            input = layer(input)
+            place += 1
         return input
 
 

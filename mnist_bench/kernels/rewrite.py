@@ -104,11 +104,12 @@ def _choose_layouts(layers: Sequence[nn.Module]) -> None:
     before: Conv2d | None = None
     for layer in layers:
         if isinstance(layer, Conv2d):
+            padding = padding_name(layer) or ""
             if before is not None:
                 before.pixel_major = [
                     dtype
                     for dtype in MAP_TYPES
-                    if convolution_way(layer.described(dtype)) == "fourier"
+                    if convolution_way(layer.described(dtype, padding, layer.compiled)) == "fourier"
                 ]
             before = layer
         elif type(layer) not in (nn.ReLU, MaxPool2d):  # another would lose the layout
