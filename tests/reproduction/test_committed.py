@@ -1,4 +1,4 @@
-"""The figures that README.md and docs/reproduction.md state, recomputed from the committed rows.
+"""The figures that the READMEs and docs/reproduction.md state, recomputed from the committed rows.
 
 From the CSV files alone, by the standard library and NumPy: none of the code that wrote the report.
 """
@@ -115,13 +115,21 @@ def test_the_committed_report_is_that_of_the_committed_evidence(tmp_path):
 # --- README.md --------------------------------------------------------------------------------
 
 
-def readme_rows():
-    lines = (REPOSITORY / "README.md").read_text().splitlines()
+def readme_rows(path="results/README.md"):
+    lines = (REPOSITORY / path).read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| `experiment=`"))
     for line in lines[start + 2 :]:
         if not line.startswith("|"):
             return
         yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_readme_has_five_of_these_rows():
+    """All but the epochs, the number of runs, and the first epoch."""
+    full = {row[0]: [row[0], row[2], row[3], row[5], row[6]] for row in readme_rows()}
+    rows = list(readme_rows("README.md"))
+    assert len(rows) == 5 and len(full) == 9
+    assert all(row == full[row[0]] for row in rows)
 
 
 def test_readmes_gpu_columns_are_those_of_the_rows():
@@ -171,7 +179,7 @@ def test_readme_says_how_long_an_epoch_took_on_the_cpu_and_how_other_seeds_ended
         if run["precision"] == "fp32" and run["device"] != GPU:
             fp32.setdefault(run["experiment"], []).append(float(run["seconds_per_epoch"]))
     medians = sorted(statistics.median(seconds) for seconds in fp32.values())
-    text = " ".join((REPOSITORY / "README.md").read_text().split())
+    text = " ".join((REPOSITORY / "results" / "README.md").read_text().split())
     assert f"{medians[0]:.0f} s to {medians[-1] / 60:.0f} min in fp32" in text
     seeds = [float(gpu_run("vgg16", seed)["test_accuracy"]) for seed in VGG16_SEEDS]
     assert f"`vgg16`'s next three seeds ended at {listed(seeds[1:])}" in text
