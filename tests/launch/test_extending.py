@@ -86,12 +86,13 @@ def test_what_was_trained_predicts_what_it_was_tested_with(run: Path, folder: Pa
 
 def test_it_is_killed_and_goes_on_to_the_same_end(run, folder, mnist_root) -> None:
     settings = (*OWN, *QUICK, "logger=lines", "trainer.epochs=5", "hydra.run.dir=killed")
+    variables = environment(mnist_root, PYTHONUNBUFFERED="1")
     with subprocess.Popen(
-        [*COMMAND, *settings], cwd=folder, env=environment(mnist_root), stdout=subprocess.PIPE
+        [*COMMAND, *settings], cwd=folder, env=variables, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if b"epoch 2/3" in line:
+            if b"epoch 2/5" in line:
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     train(folder, mnist_root, "--config-dir", "mine", "resume=killed")
