@@ -47,13 +47,18 @@ class Preflight(Callback):
             _find_own_modules(config, saved=False)
             _name_runs_by_what_varies(config, overrides)
             if _is_basic_sweep(config):
-                jobs = [_compose(kwargs["config_name"], job) for job in _expand(overrides)]
+                hydras = list(config.hydra.overrides.hydra)
+                composed = [[*job, *hydras] for job in _expand(overrides)]
+                jobs = [_compose(kwargs["config_name"], job) for job in composed]
                 for job in jobs:
                     _try(_without_hydra(job), job.hydra.runtime.choices)
                 _refuse_shared_folders(jobs, overrides)
             folder = claim_folder(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
             with read_write(config):
                 config.hydra.sweep.dir = str(folder)
+                # Each job is composed anew, from these.
+                quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
 
 
 @contextmanager
