@@ -12,6 +12,9 @@ from mnist_bench.config.schema import register_schemas
 from mnist_bench.config.walk import flatten
 from tests.support.config_files import CONF, options
 
+# What has no default.
+NEEDED = {"image_folder": ["data.root=a"], "npz": ["data.path=a"]}
+
 
 def keys() -> list[str]:
     """Every setting that any choice of a file brings."""
@@ -20,7 +23,8 @@ def keys() -> list[str]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for group in ("model", "optimizer", "scheduler", "data", "augmentation", "loss", "logger"):
             for choice in options(group):
-                composed = hydra_compose("train", [f"{group}={choice}"])
+                needed = NEEDED.get(choice, [])
+                composed = hydra_compose("train", [f"{group}={choice}", *needed])
                 found |= flatten(to_config(composed)).keys()
     return sorted(found)
 

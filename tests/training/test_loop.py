@@ -20,7 +20,7 @@ from mnist_bench.runs.checkpoint import (
 from mnist_bench.runs.prepare import prepare
 from mnist_bench.training.interrupt import Interrupted, StopRequest
 from mnist_bench.training.learner import build_learner
-from mnist_bench.training.loop import Position, Training, train
+from mnist_bench.training.loop import Position, Training, stops_early, train
 
 QUICK = ("data.limit=300", "trainer.batch_size=128", "trainer.gpus=0")
 
@@ -281,3 +281,47 @@ def test_a_compiled_network_trains_the_same(make):
     compiled, splits, position, config = make(*QUICK, "model.dropout=0", "trainer.compile=true")
     records = run_to_end(compiled, splits, position, config)
     assert records[-1]["train_loss"] == pytest.approx(expected[-1]["train_loss"], rel=1e-3)
+
+
+# --- Early stopping ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "expected"),
+    [
+        ([], 1, False),
+        ([3, 2, 1], 1, False),
+        ([3, 2, 2], 1, True),  # as low is not lower
+        ([1, 2, 3], 3, False),
+        ([1, 2, 3, 4], 3, True),
+        ([2, 3, 1, 4], 2, False),
+        ([1, 2, 3, 4], None, False),
+    ],
+)
+def test_it_stops_after_so_many_epochs_without_a_lower_loss(losses, patience, expected):
+    history = [{"epoch": i, "val_loss": loss} for i, loss in enumerate(losses, start=1)]
+    assert stops_early(history, patience) is expected
+
+
+def test_a_training_that_stops_early_was_the_same_until_then(make):
+    """At a rate that makes it worse, and resumed as if it had not stopped."""
+    chosen = (
+        *QUICK,
+        "scheduler=constant",
+        "optimizer=sgd",
+        "optimizer.lr=0.5",
+        "trainer.epochs=12",
+    )
+    whole = run_to_end(*make(*chosen))
+    stopped = run_to_end(*make(*chosen, "trainer.early_stopping=2"))
+    losses = [record["val_loss"] for record in whole]
+    expected = next(n for n in range(1, 13) if n - losses.index(min(losses[:n])) > 2)
+    assert len(stopped) == expected < 12
+    assert [record["val_loss"] for record in stopped] == losses[:expected]
+
+    learner, splits, position, config = make(*chosen, "trainer.early_stopping=2")
+    run_to_end(learner, splits, position, config)
+    assert run_to_end(learner, splits, position, config) == []
+    longer = replace(config, early_stopping=None)
+    rest = run_to_end(learner, splits, position, longer)
+    assert [record["val_loss"] for record in rest] == losses[expected:]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.training.optimizers import build_optimizer
@@ -490,3 +491,26 @@ def test_orthogonalised_matrices_keep_their_directions(shape: tuple[int, int]) -
     diagonal = inner.diagonal()
     assert diagonal.min() > 0.6 and diagonal.max() < 1.3
     assert (inner - diagonal.diag()).abs().max() < 0.05
+
+
+# --- Hooks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["adam", "keras_adam"])
+def test_hooks_of_a_step_are_called_once_in_every_step(compose: Compose, option: str) -> None:
+    weight = start()
+    optimizer = build_optimizer(compose(f"optimizer={option}").optimizer, [weight])
+    calls: list[str] = []
+    plain = trajectory(compose, f"optimizer={option}")
+    handles = [
+        optimizer.register_step_pre_hook(lambda *_: calls.append("before")),
+        optimizer.register_step_post_hook(lambda *_: calls.append("after")),
+        register_optimizer_step_pre_hook(lambda *_: calls.append("before any")),
+    ]
+    hooked = apply(optimizer, weight, gradients())
+    for handle in handles:
+        handle.remove()
+    assert calls == ["before any", "before", "after"] * len(hooked)
+    assert np.array_equal(hooked, plain)
+    apply(optimizer, weight, gradients()[:1])
+    assert len(calls) == 3 * len(hooked)
