@@ -1,7 +1,7 @@
 """What a logger is, and what it is told of a run."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,3 @@ class Loggers:
                     f"{type(error).__name__}: {error}",
                     stacklevel=3,
                 )
-
-
-def check_loggers(parts: Iterable[Part]) -> None:
-    """Refuse what is not a logger.
-
-    Raises:
-        ConfigError: a class cannot be imported, or is none.
-    """
-    for part in parts:
-        part.find(Logger)

@@ -1,6 +1,5 @@
 """docs/extending.md as its reader would follow it, from a folder outside of the checkout."""
 
-import re
 import signal
 import subprocess
 from pathlib import Path
@@ -11,30 +10,24 @@ import torch
 
 import mnist_bench
 from mnist_bench.errors import ConfigError
+from tests.support.own_parts import write_own_parts
 from tests.support.train_command import (
     COMMAND,
-    REPOSITORY,
     environment,
     read_summary,
     run_train,
     same_training,
 )
 
-PAGE = REPOSITORY / "docs" / "extending.md"
-BLOCK = re.compile(r"`(mine/[\w/.]+)`(?:, further on)?:\n\n```\w+\n(.*?)```", re.S)
 OWN = ("--config-dir", "mine", "model=tiny", "data=stripes", "optimizer=nadam")
 QUICK = ("trainer.gpus=0", "trainer.precision=fp32", "trainer.batch_size=32", "model.width=4")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with the files of the page, those of one name one after the other."""
+    """A working directory with the files of the page."""
     root = tmp_path_factory.mktemp("elsewhere")
-    for name, content in BLOCK.findall(PAGE.read_text()):
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a") as opened:
-            opened.write(content + "\n\n")
+    write_own_parts(root)
     return root
 
 

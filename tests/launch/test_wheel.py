@@ -1,5 +1,6 @@
 """What a user has who installs the wheel: no checkout, another folder, and every verb works."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -9,8 +10,11 @@ import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.support.own_parts import write_own_parts
 from tests.support.train_command import REPOSITORY, environment
 
 TINY = (
@@ -114,6 +118,60 @@ def test_it_trains_sweeps_resumes_and_exchanges_weights(
         json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "imported")
     ]
     assert summaries[1]["test_errors"] == summaries[0]["test_errors"]
+
+
+@pytest.mark.slow
+def test_own_network_images_optimizer_and_logger_need_no_edit_of_the_package(
+    program: Path, tmp_path: Path, mnist_root: Path
+) -> None:
+    """Seven classes of 32 x 32 pixels in colour, as PNG files: swept, killed, resumed and used."""
+    write_own_parts(tmp_path)
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 5)):
+        for label, number in itertools.product(range(7), range(count)):
+            path = tmp_path / "images" / part / f"class{label}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = draw.integers(0, 30, (32, 32, 3)) + 30 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    own = ("--config-dir", "mine", "model=tiny", "data=image_folder", "data.root=images")
+    own += ("optimizer=nadam", "logger=lines", "trainer.gpus=0", "trainer.precision=fp32")
+
+    def does(*arguments: str) -> None:
+        done = call(program, "train", *arguments, cwd=tmp_path, mnist_root=mnist_root)
+        assert done.returncode == 0, done.stderr
+
+    does("-m", *own, "model.width=4,8", "trainer.epochs=2", "hydra.sweep.dir=sweep")
+    for width in (4, 8):
+        summary = json.loads((tmp_path / f"sweep/model.width={width}/summary.json").read_text())
+        assert (summary["config"]["model.width"], summary["test_images"]) == (width, 35)
+
+    whole = (*own, "trainer.epochs=30", "trainer.batch_size=16")
+    does(*whole, "hydra.run.dir=whole")
+    variables = environment(mnist_root, PYTHONUNBUFFERED="1")
+    with subprocess.Popen(
+        [program, "train", *whole, "hydra.run.dir=killed"],
+        cwd=tmp_path,
+        env=variables,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if b"epoch  3/30" in line)
+        process.kill()
+    does("--config-dir", "mine", "resume=killed")
+    logits = [np.load(tmp_path / run / "predictions.npz")["logits"] for run in ("whole", "killed")]
+    assert np.array_equal(*logits)
+    assert len((tmp_path / "whole" / "lines.txt").read_text().splitlines()) == 30
+
+    code = (
+        "import mnist_bench, numpy as np\n"
+        "from PIL import Image\n"
+        "network = mnist_bench.load('whole', config_dir='mine')\n"
+        "files = [f'images/test/class{label}/0.png' for label in range(7)]\n"
+        "images = np.stack([np.asarray(Image.open(file)) for file in files])\n"
+        "print([network.class_names[i] for i in network.predict(images).labels])"
+    )
+    used = call(program.with_name("python"), "-c", code, cwd=tmp_path, mnist_root=mnist_root)
+    assert used.stdout.strip() == str([f"class{label}" for label in range(7)]), used.stderr
 
 
 @pytest.mark.slow
