@@ -120,7 +120,7 @@ def main() -> None:
     try:
         app()
     except BenchError as error:
-        from mnist_bench.loggers.console import complain
+        from mnist_bench.loggers.console import print_error
 
-        complain(str(error))
+        print_error(str(error))
         sys.exit(1)

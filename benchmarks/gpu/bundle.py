@@ -20,7 +20,7 @@ from benchmarks.gpu.rows import FILE
 from benchmarks.step import ROOT
 from mnist_bench.data.datasets import MNIST
 from mnist_bench.data.fetch import ensure_files
-from mnist_bench.loggers.console import complain, info
+from mnist_bench.loggers.console import info, print_error
 
 PYTHON_VERSION = "3.12"
 PLATFORMS = ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"]
@@ -51,7 +51,7 @@ def add_project(folder: Path) -> None:
     if changes := git(
         "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results"
     ):
-        complain(f"What is not committed is not in the bundle:\n{changes}")
+        print_error(f"What is not committed is not in the bundle:\n{changes}")
     (folder / "commit").write_text(git("rev-parse", "HEAD") + "\n")
     git("archive", "--format=tar.gz", f"--output={folder / 'project.tar.gz'}", "HEAD")
     shutil.copy(Path(__file__).with_name("run.sh"), folder)

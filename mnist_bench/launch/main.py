@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def _compose_and_run(composed: DictConfig) -> None:
-    from mnist_bench.loggers.console import complain
+    from mnist_bench.loggers.console import print_error
     from mnist_bench.runs.session import carry_out  # PyTorch: seconds that --help need not wait for
 
     job = HydraConfig.get()
@@ -58,9 +58,9 @@ def _compose_and_run(composed: DictConfig) -> None:
         carry_out(to_config(composed, job.runtime.choices), Path(job.runtime.output_dir))
     except Exception as error:
         if isinstance(error, BenchError):
-            complain(str(error))
+            print_error(str(error))
             if job.mode is RunMode.RUN:
                 sys.exit(1)
         elif job.mode is RunMode.MULTIRUN:
-            complain(f"{type(error).__name__}: {error}")
+            print_error(f"{type(error).__name__}: {error}")
         raise  # the other runs of a sweep go on, and then it is told again

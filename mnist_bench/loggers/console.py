@@ -80,7 +80,7 @@ def info(text: str) -> None:
     Screen().console.print(Text(text))
 
 
-def complain(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     """What went wrong, on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(sentence, style="bold red"))
 

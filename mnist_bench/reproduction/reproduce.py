@@ -11,7 +11,7 @@ from rich.table import Table
 from mnist_bench.config.compose import compose
 from mnist_bench.config.read import to_config
 from mnist_bench.errors import ConfigError
-from mnist_bench.loggers.console import Screen, complain, info
+from mnist_bench.loggers.console import Screen, info, print_error
 from mnist_bench.reproduction.campaign import Outcome, train_missing
 from mnist_bench.reproduction.evidence import (
     Evidence,
@@ -79,7 +79,7 @@ def reproduce(
         for run in outcome.elsewhere:
             info(f"{run.name} was left to another process, which has it locked.")
         for problem in problems:
-            complain(problem)
+            print_error(problem)
     return 1 if problems else 0
 
 
