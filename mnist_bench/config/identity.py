@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from mnist_bench.config.read import own_parts
-from mnist_bench.config.schema import TrainConfig
+from mnist_bench.config.schema import OwnDataConfig, TrainConfig
 from mnist_bench.config.walk import flatten
 
 
@@ -21,14 +21,14 @@ class Role(Enum):
 
 # The first pattern that a key matches says its role.
 ROLES: list[tuple[str, Role]] = [
+    ("trainer.epochs", Role.resumable),
+    ("trainer.early_stopping", Role.resumable),
     # What a part is called, and where its files are.
     ("model.name", Role.ignored),
     ("model.adam_lr", Role.ignored),  # optimizer.lr has it, where it counts
     ("data.root", Role.ignored),
     ("logger", Role.ignored),
     ("logger.*", Role.ignored),
-    ("trainer.epochs", Role.resumable),
-    ("trainer.early_stopping", Role.resumable),
     # Where it is computed. Devices differ in rounding, as their kernels do; both are on the record.
     ("trainer.gpus", Role.ignored),
     ("trainer.refresh_seconds", Role.ignored),
@@ -47,8 +47,13 @@ ROLES: list[tuple[str, Role]] = [
 ]
 
 
-def role(key: str) -> Role:
-    """Return the role of a setting, named by its dotted key."""
+def role(key: str, own_data: bool = False) -> Role:
+    """Return the role of a setting, named by its dotted key.
+
+    With `own_data` it is of images whose content only their place tells: `data.root` is theirs.
+    """
+    if own_data and key == "data.root":
+        return Role.identity
     roles = (role for pattern, role in ROLES if fnmatchcase(key, pattern))
     return next(roles, Role.identity)
 
@@ -65,7 +70,9 @@ def computed(config: TrainConfig) -> dict[str, Any]:
 
 def _with_roles(config: TrainConfig, roles: set[Role]) -> dict[str, Any]:
     names = {f"{part.group}.name" for part in own_parts(config)}  # what they are called
-    return {k: v for k, v in flatten(config).items() if role(k) in roles and k not in names}
+    own_data = isinstance(config.data, OwnDataConfig)
+    settings = {k: v for k, v in flatten(config).items() if k not in names}
+    return {k: v for k, v in settings.items() if role(k, own_data) in roles}
 
 
 def digest(settings: dict[str, Any]) -> str:

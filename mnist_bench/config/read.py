@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mnist_bench.config.parts import TARGET, Part, refuse_unknown_source
 from mnist_bench.config.schema import (
@@ -53,6 +53,8 @@ def to_config(composed: DictConfig, choices: Mapping[str, str] | None = None) ->
         if not isinstance(config.data, DataConfig):
             config.data = _own_data(config.data, names.get("data"))
         config.logger = _loggers(config.logger, names.get("logger"))
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} has no default: give {error.full_key}=....") from error
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"The configuration is not complete: {error}".splitlines()[0]) from error
     check(config)
@@ -149,6 +151,15 @@ def _bring_up_to_date(saved: DictConfig) -> None:
         saved.logger = {"tensorboard": {TARGET: "mnist_bench.loggers.tensorboard.TensorBoard"}}
 
 
+def saved_choices(folder: Path) -> Mapping[str, str]:
+    """Return the files that were chosen when the run in `folder` began; nothing if none tells."""
+    try:
+        choices = OmegaConf.load(folder / SAVED.with_name("hydra.yaml")).hydra.runtime.choices
+    except (OSError, OmegaConfBaseException, yaml.YAMLError, AttributeError):
+        return {}
+    return choices if isinstance(choices, DictConfig) else {}
+
+
 def own_parts(config: TrainConfig) -> list[Part]:
     """Return the parts of a configuration that are not described by a schema of ours."""
     places = [getattr(config, group) for group in OWN_GROUPS]
@@ -166,7 +177,7 @@ def read_saved(folder: Path, vouched: Iterable[Path] = ()) -> TrainConfig:
         ConfigError: a part of it is from elsewhere.
         DataError: the file does not hold the configuration of a run.
     """
-    config = to_config(load_config(folder / SAVED))
+    config = to_config(load_config(folder / SAVED), saved_choices(folder))
     for part in own_parts(config):
         refuse_unknown_source(part, vouched)
     return config

@@ -194,7 +194,7 @@ class DataConfig:
     )
     stratified: bool = False
     image_size: Any = one_size_or_two()
-    grey: bool | None = None
+    grey: bool = False
 
 
 @dataclass

@@ -16,7 +16,7 @@ from mnist_bench import __version__
 from mnist_bench.config.compose import CONF
 from mnist_bench.config.explain import explain
 from mnist_bench.config.help import register_help
-from mnist_bench.config.read import to_config
+from mnist_bench.config.read import saved_choices, to_config
 from mnist_bench.config.schema import register_schemas
 from mnist_bench.errors import BenchError
 
@@ -55,7 +55,9 @@ def _compose_and_run(composed: DictConfig) -> None:
 
     job = HydraConfig.get()
     try:
-        carry_out(to_config(composed, job.runtime.choices), Path(job.runtime.output_dir))
+        resumed = composed.resume is not None
+        choices = saved_choices(Path(composed.resume)) if resumed else job.runtime.choices
+        carry_out(to_config(composed, choices), Path(job.runtime.output_dir))
     except Exception as error:
         if isinstance(error, BenchError):
             print_error(str(error))

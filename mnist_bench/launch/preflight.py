@@ -1,5 +1,6 @@
 """What happens before Hydra makes a folder: refuse what cannot run, and find the run's folder."""
 
+import atexit
 import copy
 import sys
 import traceback
@@ -19,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_bench.config.explain import explain
 from mnist_bench.config.identity import Role, changeable, role
-from mnist_bench.config.parts import beside, refuse_unknown_source, search_in
-from mnist_bench.config.read import load_config, own_parts, to_config
+from mnist_bench.config.parts import TARGET, beside, refuse_unknown_source, search_in
+from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.errors import BenchError, ConfigError
 from mnist_bench.runs.folder import atomic_write, claim_folder
@@ -138,18 +139,19 @@ def _adopt_run(config: DictConfig) -> None:
         for change in _parse_overrides(config.hydra.overrides.task)
         if change.get_key_element() != "resume"
     ]
+    vouched = _find_own_modules(config, saved=True)
+    saved = load_config(folder.config)
+    own_data = TARGET in saved.data
     for change in changes:
-        if role(change.get_key_element()) is Role.identity:
+        if role(change.get_key_element(), own_data) is Role.identity:
             raise ConfigError(
                 f"{change.input_line} cannot be changed while resuming a run: only "
                 f"{', '.join(changeable())} can."
             )
-    vouched = _find_own_modules(config, saved=True)
-    saved = load_config(folder.config)
     _apply(changes, saved)
     if any(change.get_key_element() == "logger" for change in changes):
         saved.logger = config.logger
-    checked = to_config(saved)
+    checked = to_config(saved, saved_choices(folder.path))
     for part in own_parts(checked):
         refuse_unknown_source(part, vouched)
     _try_checked(checked)
@@ -171,6 +173,7 @@ def _adopt_run(config: DictConfig) -> None:
 
 # What this process has taken and keeps until it ends.
 KEPT = ExitStack()
+atexit.register(KEPT.close)
 
 
 def _apply(changes: Sequence[Override], saved: DictConfig) -> None:

@@ -42,7 +42,10 @@ def _summarise_on(
 ) -> list[LayerSummary]:
     rows: list[LayerSummary] = []
     network = copy.deepcopy(network).to(device).eval()
-    names = {layer: name.rpartition(".")[2] for name, layer in network.named_modules()}
+    names = {
+        layer: name.removeprefix("features.").removeprefix("classifier.")
+        for name, layer in network.named_modules()
+    }
 
     def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
         kind = type(layer).__name__

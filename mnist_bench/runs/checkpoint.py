@@ -10,7 +10,7 @@ import io
 import re
 import shlex
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from mnist_bench.config.help import name_program
 from mnist_bench.config.identity import digest, identity
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.errors import DataError
@@ -161,9 +162,8 @@ def read_checkpoint(path: Path) -> Content:
     found = content.get("format", 1)
     if (_is_sealed(archive) or found == FORMAT) and not _is_whole(archive):
         raise DataError(f"{path} is damaged: it is not as it was written; start the run again.")
-    for number in range(found, FORMAT) if isinstance(found, int) else ():
-        if number in MIGRATIONS:
-            content, found = MIGRATIONS[number](content), number + 1
+    while found in MIGRATIONS:
+        content, found = MIGRATIONS[found](content), found + 1
     if found != FORMAT or not isinstance(content, dict):
         raise DataError(
             f"{path} has format {found}, of another version of mnist-bench, and "
@@ -228,11 +228,16 @@ def refuse_another_configuration(last: Content, config: TrainConfig, folder: Run
             )
 
 
-def resume_command(folder: Path) -> str:
-    """The command line that goes on with a run, quoted for Hydra and for the shell."""
-    if re.fullmatch(r"[\w./+-]+", str(folder)):
-        return f"python train.py resume={folder}"
-    return "python train.py " + shlex.quote(f'resume="{folder}"')
+def resume_command(folder: Path, config_dirs: Sequence[str] = ()) -> str:
+    """Return the command line that goes on with a run, quoted for Hydra and for the shell.
+
+    `config_dirs` are the folders whose classes this run was allowed to use.
+    """
+    given = [f"--config-dir {shlex.quote(path)}" for path in config_dirs]
+    run = f"resume={folder}"
+    if not re.fullmatch(r"[\w./+-]+", str(folder)):
+        run = shlex.quote(f'resume="{folder}"')
+    return " ".join([name_program(), *given, run])
 
 
 def training_state(learner: Learner, position: Position) -> dict[str, Any]:

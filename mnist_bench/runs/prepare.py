@@ -62,6 +62,11 @@ def _try_network(config: TrainConfig, splits: Splits) -> nn.Module:
         with torch.device("meta"):
             return build_network(config.model, splits.num_classes, splits.image_shape)
     network = build_network(config.model, splits.num_classes, splits.image_shape).eval()
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
+        raise ConfigError(
+            f"model._target_={config.model.target} has a layer that learns its size from the first "
+            f"images, such as LazyLinear: give the size, which image_shape in __init__ tells."
+        )
     images = splits.scaling(splits.train[:2].images)
     target = f"model._target_={config.model.target}"
     with torch.inference_mode(), config.model.blamed(f"fails on images of {tuple(images.shape)}"):

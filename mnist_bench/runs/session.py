@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.loggers.base import Loggers
 from mnist_bench.loggers.console import Screen, as_text, closing_table, info, layers_table
@@ -91,6 +93,8 @@ def _tell_interrupted(run: Run, screen: Screen) -> None:
     run.interrupt()
     if run.folder.last.exists():
         folder = Path(os.path.relpath(run.folder.path))
-        screen.line(f"Stopped. To go on: {resume_command(folder)}")
+        sources = HydraConfig.get().runtime.config_sources
+        config_dirs = [s.path for s in sources if s.provider == "command-line"]
+        screen.line(f"Stopped. To go on: {resume_command(folder, config_dirs)}")
     else:
         screen.line("Stopped before anything was saved.")

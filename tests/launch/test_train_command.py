@@ -24,13 +24,14 @@ from tests.support.train_command import (
 )
 
 METRICS = (
-    "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,seconds,images_per_second"
+    "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,seconds,"
+    "images_per_second,val_balanced_accuracy"
 )
 SUMMARY = {
     *("status", "model", "experiment", "dataset", "seed", "parameters", "epochs", "best_epoch"),
     *("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
     *("test_errors", "train_seconds", "images_per_second", "device", "precision", "versions"),
-    *("git_commit", "overrides"),
+    *("git_commit", "overrides", "config", "digest", "stopped_early", "test_top2_accuracy"),
 }
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
@@ -53,7 +54,8 @@ def test_a_run_leaves_the_files_that_later_tools_read(finished):
     assert events
     assert left - events == {
         *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
-        *("checkpoints/best.pt", "checkpoints/last.pt"),
+        *(f"checkpoints/{name}.pt" for name in ("best", "last", "previous")),
+        ".lock",
         *("metrics.csv", "predictions.npz", "summary.json", "train.log"),
     }
 
@@ -157,6 +159,7 @@ def test_tensorboard_shows_curves_text_images_and_hyperparameters(finished):
     assert set(tags["scalars"]) == {
         *("loss/train", "loss/val", "accuracy/train", "accuracy/val", "learning_rate"),
         *("throughput/images_per_second", "accuracy/test", "loss/test"),
+        *("balanced_accuracy/val", "balanced_accuracy/test", "top2_accuracy/test"),
     }
     assert [e.step for e in events.Scalars("loss/val")] == [1, 2]
     assert set(tags["images"]) == {"images/train", "images/test_errors"}

@@ -46,7 +46,7 @@ def test_stopped_in_epoch_3_and_resumed_is_the_same_run(
     status, output, errors = start_and_stop(signal_number, tmp_path, mnist_root)
     assert status == 128 + signal_number
     assert errors == ""
-    assert "To go on: python train.py resume=run" in output
+    assert "To go on: mnist-bench train resume=run" in output
     summary = read_summary(tmp_path / "run")
     assert (summary["status"], summary["epochs"]) == ("interrupted", 2)
     process = run_train("resume=run", cwd=tmp_path, data_root=mnist_root)

@@ -108,7 +108,7 @@ def test_a_run_that_saves_at_its_end_only_is_the_same_run(tmp_path, mnist_root, 
 def test_stopped_before_its_end_it_is_saved_all_the_same(tmp_path, mnist_root, uninterrupted):
     status, output, _ = start_and_stop(signal.SIGTERM, tmp_path, mnist_root, "trainer.save_every=0")
     assert status == 128 + signal.SIGTERM
-    assert "To go on: python train.py resume=run" in output
+    assert "To go on: mnist-bench train resume=run" in output
     assert read_checkpoint(RunFolder(tmp_path / "run").best)["epoch"] == 2
     process = run_train("resume=run", cwd=tmp_path, data_root=mnist_root)
     assert process.returncode == 0, process.stderr
