@@ -175,18 +175,19 @@ def beside(config_dir: str | Path | None) -> list[Path]:
 def refuse_unknown_source(part: Part, vouched: Iterable[Path]) -> None:
     """Refuse a part of a saved configuration whose module nobody has vouched for.
 
-    Importing runs a module. It has to be installed, or to lie in one of the folders `vouched` for.
+    Importing runs a module. It has to be installed, or to lie in one of the folders `vouched` for,
+    as a file or as a package with an `__init__.py`: any folder is a namespace package to Python.
 
     Raises:
         ConfigError: says how to vouch for it.
     """
     top = part.target.partition(".")[0]
-    if top in sys.stdlib_module_names or top in packages_distributions():
+    if top in packages_distributions():
         return
-    folders = [str(folder.resolve()) for folder in vouched]
-    if PathFinder.find_spec(top, folders) is None:
+    found = PathFinder.find_spec(top, [str(folder.resolve()) for folder in vouched])
+    if found is None or found.origin is None:
         raise ConfigError(
             f"This run was made with {part.group}.{TARGET}={part.target}, and {top} is not an "
-            f"installed package: give the folder that has it, with --config-dir FOLDER on the "
-            f"command line."
+            f"installed package: give the folder that has it, by --config-dir FOLDER on the "
+            f"command line or config_dir= in Python."
         )

@@ -88,6 +88,11 @@ def _own_data(value: Any, name: str | None) -> DataConfig:
 def _loggers(value: Mapping[str, Any], name: str | None) -> dict[str, Part]:
     """Each by its name; a file with a `_target_` of its own is one that is called as the file."""
     if TARGET in value:
+        if name is not None and name.startswith("["):
+            raise ConfigError(
+                f"logger={name}: to be chosen with others, a logger's file needs a key of its own "
+                f"above {TARGET}, which names it."
+            )
         named = name or "logger"
         rest = {k: v for k, v in value.items() if isinstance(v, Mapping) and TARGET in v}
         own = {k: v for k, v in value.items() if k not in rest}
@@ -133,7 +138,10 @@ def load_config(path: Path) -> DictConfig:
             elif TARGET not in saved[group]:
                 schema[group] = SCHEMAS[group][saved[group].name]
         merged = OmegaConf.merge(schema, saved)
-    except (OSError, OmegaConfBaseException, yaml.YAMLError, ValueError, KeyError) as error:
+    except (
+        *(OSError, OmegaConfBaseException, yaml.YAMLError),
+        *(ValueError, KeyError, TypeError, AttributeError),
+    ) as error:
         raise DataError(
             f"{path} is not the configuration of a run ({str(error).splitlines()[0]}): it is "
             f"damaged, or of another version of mnist-bench."

@@ -2,6 +2,7 @@
 
 import atexit
 import copy
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,8 +59,13 @@ class Preflight(Callback):
             with read_write(config):
                 config.hydra.sweep.dir = str(folder)
                 # Each job is composed anew, from these.
-                quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-                config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={_quoted(str(folder))}")
+
+
+def _quoted(text: str) -> str:
+    """Return text as Hydra reads it in quotes: a backslash counts before a quote only."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), text)
+    return f"'{escaped}'"
 
 
 @contextmanager
@@ -127,7 +133,9 @@ def _adopt_run(config: DictConfig) -> None:
             f"resume={folder} holds the runs of several seeds: give one of them, such as "
             f"'resume=\"{seed.parents[1]}\"', in both kinds of quotes."
         )
-    if not (folder.config.is_file() and (folder.last.is_file() or folder.previous.is_file())):
+    files = folder.config, folder.hydra
+    there = folder.last.is_file() or folder.previous.is_file()
+    if not (there and all(file.is_file() for file in files)):
         raise ConfigError(
             f"resume={folder} is not a run that can be resumed: it has no "
             f"{folder.last.relative_to(folder.path)} with a "
@@ -149,7 +157,7 @@ def _adopt_run(config: DictConfig) -> None:
                 f"{', '.join(changeable())} can."
             )
     _apply(changes, saved)
-    if any(change.get_key_element() == "logger" for change in changes):
+    if any(map(_is_of_the_logger, changes)):
         saved.logger = config.logger
     checked = to_config(saved, saved_choices(folder.path))
     for part in own_parts(checked):
@@ -162,7 +170,7 @@ def _adopt_run(config: DictConfig) -> None:
             f"{begun} or more."
         )
     if changes:
-        _write_changes(changes, folder.config)
+        _write_changes(changes, folder.config, saved.logger)
     saved.resume = str(folder)
     for group in saved:
         config[group] = saved[group]
@@ -178,14 +186,19 @@ atexit.register(KEPT.close)
 
 def _apply(changes: Sequence[Override], saved: DictConfig) -> None:
     for change in changes:
-        if change.get_key_element() == "logger":  # a choice of files, not a value
+        if _is_of_the_logger(change):  # chosen anew as a whole
             continue
         OmegaConf.update(saved, change.get_key_element(), change.value())
 
 
-def _write_changes(changes: Sequence[Override], path: Path) -> None:
+def _is_of_the_logger(change: Override) -> bool:
+    return change.get_key_element().partition(".")[0] == "logger"
+
+
+def _write_changes(changes: Sequence[Override], path: Path, logger: DictConfig) -> None:
     saved = load_config(path)
     _apply(changes, saved)
+    saved.logger = logger
     with atomic_write(path) as file:
         OmegaConf.save(saved, file)
 

@@ -1,7 +1,9 @@
 """What a logger is, and what it is told of a run."""
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,7 @@ class Loggers:
         self._tell("epoch", dict(record))
 
     def end(self, summary: Mapping[str, Any]) -> None:
-        self._tell("end", summary)
+        self._tell("end", copy.deepcopy(dict(summary)))
 
     def close(self) -> None:
         self._tell("close")
@@ -74,6 +76,8 @@ class Loggers:
                 getattr(logger, what)(*arguments)
             except Exception as error:
                 del self.members[name]
+                with suppress(Exception):
+                    logger.close()
                 warnings.warn(
                     f"logger.{name} failed in {what}() and is left out from here on: "
                     f"{type(error).__name__}: {error}",

@@ -29,12 +29,16 @@ def summarise(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Lay
     """The rows of a summary table; an activation counts to the layer before it, as in Keras.
 
     `image_shape` is channels, rows, columns. Shapes are found on PyTorch's `meta` device, where
-    nothing is computed, or on the CPU for a network that looks at values.
+    nothing is computed, or on the CPU for a network that looks at values; where it cannot be
+    copied, there are none.
     """
-    try:
-        return _summarise_on("meta", network, image_shape)
-    except (RuntimeError, NotImplementedError):
-        return _summarise_on("cpu", network, image_shape)
+    for device in ("meta", "cpu"):
+        try:
+            return _summarise_on(device, network, image_shape)
+        except Exception:  # of a network of the user's own, which may do anything
+            continue
+    named = [(name, m) for name, m in network.named_modules() if not list(m.children())]
+    return [LayerSummary(n, type(m).__name__, (), count_parameters(m)) for n, m in named]
 
 
 def _summarise_on(

@@ -24,7 +24,7 @@ from mnist_bench.reproduction.plan import (
     state_of,
 )
 from mnist_bench.reproduction.published import EXPERIMENTS
-from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.folder import RunFolder, atomic_write
 from mnist_bench.runs.records import read_summary
 
 KEY = ("experiment", "seed", "precision", "device")
@@ -234,14 +234,15 @@ def _read_rows(path: Path, columns: Sequence[str] = ()) -> list[Row]:
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[tuple[RunKey, Row]]) -> Path:
-    """Write whole or not at all."""
-    beside = path.with_suffix(".partial")
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+    """Write the columns of rows whole or not at all."""
+    with atomic_write(path) as file:
+        writer = csv.DictWriter(
+            file, columns, restval="", extrasaction="ignore", lineterminator="\n"
+        )
         writer.writeheader()
         for key, row in rows:
             writer.writerow({**row, **dict(zip(KEY, map(str, key), strict=True))})
-    return beside.replace(path)
+    return path
 
 
 # --- The runs that statistics are made of -----------------------------------------------------

@@ -91,7 +91,7 @@ def recipe(experiment: str, overrides: Sequence[str]) -> Recipe:
     return {
         key: value
         for key, value in settings.items()
-        if role(key) is not Role.ignored and key not in NOT_OF_THE_RECIPE
+        if (role(key) is not Role.ignored or key == "model.name") and key not in NOT_OF_THE_RECIPE
     }
 
 

@@ -209,7 +209,9 @@ def epochs_begun(last: Content) -> int:
     return len(position["history"]) + int(position["step"] > 0)
 
 
-def refuse_another_configuration(last: Content, config: TrainConfig, folder: RunFolder) -> None:
+def refuse_another_configuration(
+    content: Content, path: Path, config: TrainConfig, folder: RunFolder
+) -> None:
     """Refuse a checkpoint that was trained with other settings than the configuration beside it.
 
     A setting that one of them has not got came with a later version, and is passed over.
@@ -217,13 +219,13 @@ def refuse_another_configuration(last: Content, config: TrainConfig, folder: Run
     Raises:
         DataError: names the first setting that differs.
     """
-    now, then = identity(config), last["identity"]
+    now, then = identity(config), content["identity"]
     if not then or digest(now) == digest(then):
         return
     for key in sorted(now.keys() & then.keys()):
         if now[key] != then[key]:
             raise DataError(
-                f"{folder.last} was trained with {key}={then[key]}, and {folder.config} says "
+                f"{path} was trained with {key}={then[key]}, and {folder.config} says "
                 f"{now[key]}: they are of two runs; put back the right one of them, or start again."
             )
 

@@ -159,7 +159,11 @@ def claim_folder(path: Path, key: str) -> Path:
     Raises:
         ConfigError: it cannot be made.
     """
-    path = path.absolute()
+    path = Path(os.path.abspath(path))
+    if Path.cwd().is_relative_to(path):
+        raise ConfigError(
+            f"{key}={path} is the working directory, or has it within: name a folder of its own."
+        )
     for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
         folder = path.with_name(path.name + suffix)
         try:

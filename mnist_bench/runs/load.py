@@ -17,7 +17,12 @@ from mnist_bench.config.schema import Scaling, TrainConfig
 from mnist_bench.data.splits import PixelScaling
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.models import build_network
-from mnist_bench.runs.checkpoint import Content, read_checkpoint, read_last
+from mnist_bench.runs.checkpoint import (
+    Content,
+    read_checkpoint,
+    read_last,
+    refuse_another_configuration,
+)
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.prepare import prepare
 from mnist_bench.runs.records import read_summary
@@ -91,14 +96,16 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> TrainedNet
         DataError: a file in it is damaged.
     """
     run = RunFolder(folder)
-    for needed in (run.last, run.config):
-        if not needed.is_file():
+    last_there = run.last.is_file() or run.previous.is_file()
+    for needed, there in ((run.last, last_there), (run.config, run.config.is_file())):
+        if not there:
             where = needed.relative_to(run.path)
             raise ConfigError(f"{folder} is not the folder of a run: it has no {where}.")
     vouched = [] if config_dir is None else beside(config_dir)
     search_in(vouched)
     config = read_saved(run.path, vouched)
     last = read_last(run, lambda line: None)
+    refuse_another_configuration(last, run.last, config, run)
     weights, when = _tested_weights(run, last)
     inputs = last["inputs"] or _find_inputs(config, weights)
     image_shape = tuple(inputs["image_shape"])

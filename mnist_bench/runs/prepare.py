@@ -62,6 +62,7 @@ def _try_network(config: TrainConfig, splits: Splits) -> nn.Module:
         with torch.device("meta"):
             return build_network(config.model, splits.num_classes, splits.image_shape)
     network = build_network(config.model, splits.num_classes, splits.image_shape).eval()
+    fresh = network.state_dict().keys()
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
         raise ConfigError(
             f"model._target_={config.model.target} has a layer that learns its size from the first "
@@ -78,8 +79,17 @@ def _try_network(config: TrainConfig, splits: Splits) -> nn.Module:
             f"{target} returns {what} for images of {tuple(images.shape)}: its forward has to "
             f"return logits of shape {expected}, one for each class."
         )
-    if not list(network.parameters()):
-        raise ConfigError(f"{target} has no parameters, so there is nothing to train.")
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ConfigError(f"{target} has no parameters to train.")
+    with config.model.blamed("fails in a training step"):
+        network.train()
+        loss = build_loss(config.loss, torch.device("cpu"))
+        loss(network(images).float(), splits.train.labels[:2]).backward()
+    if network.state_dict().keys() != fresh:
+        raise ConfigError(
+            f"{target} makes layers or buffers in forward, which neither an optimizer nor a "
+            f"checkpoint would know of: make them in __init__."
+        )
     return network
 
 
@@ -92,7 +102,13 @@ def _try_own_parts(config: TrainConfig, splits: Splits) -> None:
         build_schedule(config.scheduler, 1.0, 1, 1)
     if isinstance(config.loss, Part):
         logits, labels = torch.zeros(2, splits.num_classes), splits.train.labels[:2]
-        loss = build_loss(config.loss, torch.device("cpu"))(logits, labels)
+        own = build_loss(config.loss, torch.device("cpu"))
+        if isinstance(own, nn.Module) and list(own.parameters()):
+            raise ConfigError(
+                f"loss._target_={config.loss.target} has parameters, which would not be trained: "
+                f"make them a part of the network."
+            )
+        loss = own(logits, labels)
         if not isinstance(loss, torch.Tensor) or loss.dim() > 0:
             raise ConfigError(
                 f"loss._target_={config.loss.target} does not return one number: it is called with "

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from mnist_bench.config.identity import computed, digest, identity
 from mnist_bench.config.schema import TestWeights, TrainConfig, Validation
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import ConfigError
+from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.kernels import why_portable
 from mnist_bench.loggers.base import RunInfo
 from mnist_bench.loggers.console import format_seconds
@@ -72,7 +72,7 @@ class Run:
         """
         if self.config.resume is not None:
             last = read_last(self.folder, self.announce)
-            refuse_another_configuration(last, self.config, self.folder)
+            refuse_another_configuration(last, self.folder.last, self.config, self.folder)
             restore_training(last, self.learner, self.position)
             self._repair_records(last.get("best"))
         elif self.folder.holds_a_run:
@@ -169,13 +169,22 @@ class Run:
     def test(self, status: str, record: EpochRecord | None) -> dict[str, Any]:
         """Test with the weights of an epoch, or as it is; return the summary, not yet written."""
         if record is not None and record["epoch"] != self.position.history[-1]["epoch"]:
-            weights = self.best or read_checkpoint(self.folder.best)
-            assert weights["epoch"] == record["epoch"]
+            weights = self.best or self._read_best(record["epoch"])
             self.learner.tested.load_state_dict(weights["network"])
         figures, logits = self.learner.evaluate(self.splits.test, "test")
         write_predictions(self.folder, logits, self.splits.test.labels)
         tested = test_figures(figures, logits, self.splits.test.labels)
         return self.summarise(status, record, tested)
+
+    def _read_best(self, epoch: int) -> Content:
+        best = read_checkpoint(self.folder.best)
+        refuse_another_configuration(best, self.folder.best, self.config, self.folder)
+        if best["epoch"] != epoch:
+            raise DataError(
+                f"{self.folder.best} has the weights of epoch {best['epoch']}, and epoch {epoch} "
+                f"was the best: they are of two runs."
+            )
+        return best
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, the last of a run's files."""

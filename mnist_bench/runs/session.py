@@ -32,9 +32,9 @@ def carry_out(config: TrainConfig, path: Path) -> None:
     """
     folder, screen = RunFolder(path), Screen()
     with folder.owned():
-        run = Run(config, folder, info)
+        run, made = Run(config, folder, info), Loggers(config.logger)
         run.open()
-        with recording_the_end(run, screen), closing(Loggers(config.logger)) as loggers:
+        with recording_the_end(run, screen), closing(made) as loggers:
             fit(run, screen, loggers)
             summary = run.test("completed", run.choose_tested_epoch())
             loggers.end(summary)

@@ -92,7 +92,11 @@ def test_a_saved_part_has_to_be_installed_or_vouched_for(nets: Path) -> None:
         refuse_unknown_source(mine, [])
     refuse_unknown_source(mine, [nets])
     refuse_unknown_source(Part.of("optimizer", {"_target_": "torch.optim.NAdam"}), [])
-    refuse_unknown_source(Part.of("model", {"_target_": "collections.OrderedDict"}), [])
+    (nets / "runs").mkdir()  # a namespace package, to Python
+    (nets / "runs" / "foreign.py").write_text("raise SystemExit('it was run')")
+    for target in ("runs.foreign.Net", "antigravity.Net", "winreg.Net"):
+        with pytest.raises(ConfigError, match="not an installed package"):
+            refuse_unknown_source(Part.of("model", {"_target_": target}), [nets])
 
 
 def test_a_saved_configuration_imports_nothing_that_nobody_vouched_for(

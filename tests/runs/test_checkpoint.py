@@ -117,13 +117,13 @@ def test_a_checkpoint_of_other_settings_is_refused_and_the_first_one_named(small
     for path, content in run.checkpoints().items():
         write_checkpoint(path, content)
     last = read_checkpoint(folder.last)
-    refuse_another_configuration(last, small, folder)
+    refuse_another_configuration(last, folder.last, small, folder)
     longer = replace(small, trainer=replace(small.trainer, epochs=9, save_every=2))
-    refuse_another_configuration(last, longer, folder)
+    refuse_another_configuration(last, folder.last, longer, folder)
     with pytest.raises(DataError, match=r"trained with seed=0, and .*config\.yaml says 1"):
-        refuse_another_configuration(last, replace(small, seed=1), folder)
+        refuse_another_configuration(last, folder.last, replace(small, seed=1), folder)
     del last["identity"]["seed"]  # of a version that did not have it
-    refuse_another_configuration(last, replace(small, seed=1), folder)
+    refuse_another_configuration(last, folder.last, replace(small, seed=1), folder)
 
 
 def test_a_folder_that_holds_a_run_is_not_given_to_another(small, tmp_path) -> None:

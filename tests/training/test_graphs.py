@@ -75,7 +75,7 @@ def take_steps(
     for step in range(steps):
         batch_N = batches[step % len(batches)]
         stepper.step(batch_N)
-        losses.append(totals.averages().loss)
+        losses.append(totals.averages()["loss"])
         assert totals.images == len(batch_N)
         totals.reset()
     return stepper, losses

@@ -183,7 +183,7 @@ def train(
         after = int(batches[-1][-1]) + 1
         batches.append(next_batch(learner, splits.train, after, batch_size, margin))
         stepper.step(batches[-1])
-        our_losses.append(totals.averages().loss)
+        our_losses.append(totals.averages()["loss"])
         totals.reset()
 
     keras_losses = []

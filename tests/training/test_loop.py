@@ -53,11 +53,11 @@ def weights_of(learner):
 
 def test_training_equals_a_loop_written_by_hand(make, mnist_root):
     """Same weights bit for bit, and the same means, as plain PyTorch on torchvision's images."""
-    learner, splits, position, config = make(*QUICK, "optimizer=adam", "scheduler=constant")
+    learner, splits, position, config = make(*QUICK, "optimizer.lr=1e-3", "scheduler=constant")
     torch.manual_seed(1)
     records = run_to_end(learner, splits, position, config)
 
-    other, *_ = make(*QUICK, "optimizer=adam", "scheduler=constant")
+    other, *_ = make(*QUICK, "optimizer.lr=1e-3", "scheduler=constant")
     network = other.network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     mnist = MNIST(mnist_root, train=True)
