@@ -182,7 +182,7 @@ def test_a_refusal_is_one_sentence_on_stderr(mnist_root: Path, tmp_path: Path) -
 @pytest.mark.parametrize("folder", ["run", "my run", "seed=0"])
 def test_the_command_that_trains_on_is_quoted_for_hydra_and_the_shell(folder: str) -> None:
     program, script, override = shlex.split(resume_command(Path(folder)))
-    assert (program, script) == ("python", "train.py")
+    assert (program, script) == ("mnist-bench", "train")
     parsed = OverridesParser.create().parse_override(override)
     assert (parsed.key_or_group, parsed.value()) == ("resume", folder)
 
