@@ -167,6 +167,11 @@ def search_in(folders: Iterable[Path]) -> None:
             sys.path.append(path)
 
 
+def config_dirs(runtime: Any) -> list[str]:
+    """Return the folders of `--config-dir`, of Hydra's `runtime`."""
+    return [s.path for s in runtime.config_sources if s.provider == "command-line"]
+
+
 def beside(config_dir: str | Path | None) -> list[Path]:
     """Return the folders that `--config-dir` vouches for: itself, and the one that it lies in."""
     return [] if config_dir is None else [Path(config_dir), Path(config_dir).resolve().parent]
@@ -182,8 +187,8 @@ def refuse_unknown_source(part: Part, vouched: Iterable[Path]) -> None:
         ConfigError: says how to vouch for it.
     """
     top = part.target.partition(".")[0]
-    if top in packages_distributions():
-        return
+    if top == __name__.partition(".")[0] or top in packages_distributions():
+        return  # this package may also run as it lies in a folder, installed nowhere
     found = PathFinder.find_spec(top, [str(folder.resolve()) for folder in vouched])
     if found is None or found.origin is None:
         raise ConfigError(

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_bench.config.explain import explain
 from mnist_bench.config.identity import Role, changeable, role
-from mnist_bench.config.parts import TARGET, beside, refuse_unknown_source, search_in
+from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown_source, search_in
 from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.errors import BenchError, ConfigError
@@ -113,8 +113,7 @@ def _find_own_modules(config: DictConfig, saved: bool) -> list[Path]:
     They are in or beside the folder of --config-dir, and for a new run in the working directory:
     the configuration of a saved one is from whoever made it, and may not name what lies about.
     """
-    sources = [s for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
-    vouched = [folder for source in sources for folder in beside(source.path)]
+    vouched = [folder for given in config_dirs(config.hydra.runtime) for folder in beside(given)]
     search_in([*vouched, *([] if saved else [Path.cwd()])])
     return vouched
 

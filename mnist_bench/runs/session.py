@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
+from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.loggers.base import Loggers
 from mnist_bench.loggers.console import Screen, as_text, closing_table, info, layers_table
@@ -93,8 +94,7 @@ def _tell_interrupted(run: Run, screen: Screen) -> None:
     run.interrupt()
     if run.folder.last.exists():
         folder = Path(os.path.relpath(run.folder.path))
-        sources = HydraConfig.get().runtime.config_sources
-        config_dirs = [s.path for s in sources if s.provider == "command-line"]
-        screen.line(f"Stopped. To go on: {resume_command(folder, config_dirs)}")
+        command = resume_command(folder, config_dirs(HydraConfig.get().runtime))
+        screen.line(f"Stopped. To go on: {command}")
     else:
         screen.line("Stopped before anything was saved.")

@@ -86,12 +86,18 @@ def test_a_module_that_fails_is_told_with_its_reason(nets: Path) -> None:
         build("nets_of_mine.Net")
 
 
-def test_a_saved_part_has_to_be_installed_or_vouched_for(nets: Path) -> None:
+def test_a_saved_part_has_to_be_installed_or_vouched_for(
+    nets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = Part.of("model", {"_target_": "nets_of_mine.Net"})
     with pytest.raises(ConfigError, match="--config-dir FOLDER"):
         refuse_unknown_source(mine, [])
     refuse_unknown_source(mine, [nets])
     refuse_unknown_source(Part.of("optimizer", {"_target_": "torch.optim.NAdam"}), [])
+    ours = Part.of("logger", {"_target_": "mnist_bench.loggers.tensorboard.TensorBoard"})
+    monkeypatch.setattr("mnist_bench.config.parts.packages_distributions", dict)
+    refuse_unknown_source(ours, [])  # from a folder that is installed nowhere, too
+    monkeypatch.undo()
     (nets / "runs").mkdir()  # a namespace package, to Python
     (nets / "runs" / "foreign.py").write_text("raise SystemExit('it was run')")
     for target in ("runs.foreign.Net", "antigravity.Net", "winreg.Net"):
