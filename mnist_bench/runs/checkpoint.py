@@ -118,6 +118,7 @@ def write_checkpoint(path: Path, content: Content) -> None:
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
     keep = path.with_name("previous.pt") if path.name == "last.pt" else None
+    path.parent.mkdir(exist_ok=True)
     with atomic_write(path, "wb", keep) as file:
         file.write(_sealed(buffer.getvalue()))
 

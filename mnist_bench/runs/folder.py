@@ -28,7 +28,6 @@ def atomic_write(path: Path, mode: str = "w", keep: Path | None = None) -> Itera
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
     """
-    path.parent.mkdir(exist_ok=True)
     beside = path.with_name(f"{path.name}.partial")
     try:
         with beside.open(mode, newline=None if "b" in mode else "") as file:

@@ -143,10 +143,10 @@ def read_images(config: DataConfig, announce: Callable[[str], None]) -> Images:
         if isinstance(config, OwnDataConfig):
             dataset = config.source.build(Dataset, {}, {})
             with config.source.blamed("cannot be loaded"):
-                _READ[key] = load(dataset, announce, size, bool(config.grey))
+                _READ[key] = load(dataset, announce, size, config.grey)
         else:
             published = Published(config.name, config.split, Path(config.root))
-            _READ[key] = load(published, announce, size, bool(config.grey))
+            _READ[key] = load(published, announce, size, config.grey)
     return _READ[key]
 
 

@@ -1,6 +1,7 @@
 """Learning rate schedules: the rate of each step, from the step's number alone."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from mnist_bench.config.parts import Part
@@ -39,7 +40,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-class Scheduler:
+class Scheduler(ABC):
     """The base of schedulers of one's own.
 
     A subclass takes its arguments by name and hands the rest on: steps of the whole training and of
@@ -49,12 +50,12 @@ class Scheduler:
     def __init__(self, total_steps: int, steps_per_epoch: int):
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
 
+    @abstractmethod
     def factor(self, step: int) -> float:
         """Return what `optimizer.lr` is multiplied by in a step, counted from 0.
 
         It depends on the step alone, so that a resumed run goes on as if nothing had happened.
         """
-        raise NotImplementedError
 
 
 def build_schedule(
@@ -68,6 +69,6 @@ def build_schedule(
     total_steps = epochs * steps_per_epoch
     if isinstance(config, Part):
         sizes = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
-        own = config.build(Scheduler, sizes, {})
+        own = config.build(Scheduler, sizes, {})  # type: ignore[type-abstract]
         return lambda step: lr * own.factor(step)
     return lambda step: lr * learning_rate_factor(config, step, total_steps, steps_per_epoch)

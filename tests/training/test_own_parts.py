@@ -24,6 +24,10 @@ class Halves(Scheduler):
         return 0.5 ** (step // self.steps_per_epoch)
 
 
+class NoFactor(Scheduler):
+    """Has not said what it multiplies by."""
+
+
 class Same(nn.Module):
     """The layers of cnn5x5_single without dropout, by hand."""
 
@@ -105,6 +109,7 @@ def test_a_network_of_ones_own_is_that_which_it_equals(compose, mnist_root, own)
         ("loss", "here.Odd", "does not return one number"),
         ("loss", "here.Halves", "not a class that derives from torch.nn"),
         ("scheduler", "torch.optim.lr_scheduler.StepLR", "not a class that derives from mnist"),
+        ("scheduler", "here.NoFactor", "cannot be made: TypeError.*factor"),
         ("optimizer", "torch.optim.LBFGS", "closure"),
         ("model", "torch.nn.Identity", "returns"),
         ("model", "torch.nn.Bilinear", "cannot be called with"),

@@ -13,6 +13,7 @@ import h5py
 
 from mnist_bench.errors import ConfigError
 from mnist_bench.exchange.keras.layers import KerasLayer
+from mnist_bench.runs.folder import atomic_write
 
 # The oldest Keras that knows what is written here.
 KERAS_VERSION = "3.0.0"
@@ -40,10 +41,9 @@ def write_keras_file(
     content = _weights(layers)
     if path.suffix == ".keras":
         content = _archive(layers, name, image_shape, content)
-    beside = path.with_name(f"{path.name}.partial")
     try:
-        beside.write_bytes(content)
-        beside.replace(path)
+        with atomic_write(path, "wb") as file:
+            file.write(content)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
 
