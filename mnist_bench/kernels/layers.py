@@ -129,7 +129,12 @@ def padding_name(layer: nn.Conv2d) -> str | None:
     return "same" if keeps_size and layer.stride == (1, 1) else None
 
 
-def _through(layers: Iterable[nn.Module], maps: Tensor) -> Tensor:
+def _through(layers: Sequence[nn.Module], maps: Tensor) -> Tensor:
+    """Compute a pooling, a ReLU, both in this order, or nothing."""
+    if len(layers) == 2:
+        # Who calls may change a pooling's output in place, and that of `relu`, which is kept for
+        # its gradient, may not be; `threshold` is the same function and keeps its input.
+        return F.threshold(layers[0](maps), 0.0, 0.0)
     for layer in layers:
         maps = layer(maps)
     return maps

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.data.images import Images
@@ -241,20 +242,48 @@ def test_a_relu_in_place_changes_what_it_is_given() -> None:
     assert torch.equal(x, expected)
 
 
-@pytest.mark.parametrize("order", ["ReLU first", "pooling first"])
-def test_a_pooling_comes_before_its_relu_on_every_device(order: str) -> None:
-    """Seen on `meta`, which goes the way of CUDA, by the sizes of what the ReLU gets."""
-    pair = [nn.ReLU(), nn.MaxPool2d(2)][:: 1 if order == "ReLU first" else -1]
+def test_a_pooling_comes_before_its_relu_on_every_device() -> None:
+    """Seen on `meta`, which goes the way of CUDA, by the size of what the pooling gets."""
     with torch.device("meta"):
-        network = accelerate(nn.Sequential(nn.BatchNorm2d(4), *pair), torch.device("meta"))
-        sizes = []
-        relu = torch.relu
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                nn.functional, "relu", lambda x, **_: (sizes.append(tuple(x.shape)), relu(x))[1]
-            )
+        layers = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+        network = accelerate(layers, torch.device("meta"))
+        calls = Calls()
+        with calls:
             network(torch.zeros(1, 4, 8, 8))
-    assert sizes == [(1, 4, 4, 4)]
+    wanted = [("max_pool2d_with_indices", (1, 4, 8, 8)), ("threshold", (1, 4, 4, 4))]
+    assert [call for call in calls.made if call[0] in dict(wanted)] == wanted
+    assert "relu" not in dict(calls.made)
+
+
+class Calls(TorchDispatchMode):
+    """The operations that PyTorch computes, each with the shape of its first tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+        shape = tuple(arguments[0].shape) if isinstance(arguments[0], Tensor) else ()
+        self.made.append((operation.overloadpacket.__name__, shape))
+        return operation(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize("first", [[nn.Conv2d(1, 16, 3)], [nn.BatchNorm2d(1)], []])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_a_sequence_returns_may_be_changed_in_place(
+    kernels: str, first: list[nn.Module], inplace: bool, pixels: Tensor
+) -> None:
+    """As residual networks do, and as a pooling's output may be."""
+    network = nn.Sequential(*copy.deepcopy(first), nn.ReLU(inplace), nn.MaxPool2d(2))
+    expected, found = copy.deepcopy(network), accelerate(network, CPU, kernels)
+    gradients = []
+    for sequence in (expected, found):
+        x = pixels.clone().requires_grad_()
+        maps = sequence(x * 1)
+        maps += 1
+        maps.square().sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4)
 
 
 def test_copies_and_compiled_networks_are_the_network(compose: Compose, pixels: Tensor) -> None:
