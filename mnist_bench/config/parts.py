@@ -28,13 +28,15 @@ T = TypeVar("T")
 class Part:
     """A class of `group` (a key of the configuration) that is not ours to describe.
 
-    `name` is what results are reported under; it is not among the arguments.
+    `name` is what results are reported under. It is one of the arguments, too, where the user
+    gives it and the class takes it.
     """
 
     group: str
     target: str
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    given_name: Any = None
 
     @classmethod
     def of(cls, group: str, node: Mapping[str, Any], name: str | None = None) -> "Part":
@@ -59,8 +61,9 @@ class Part:
             raise ConfigError(
                 f"{group}: {special} is not supported: a part is one class with plain arguments."
             )
-        own = arguments.pop("name", None) or name or target.rpartition(".")[2]
-        return cls(group, target, str(own), arguments)
+        given = arguments.pop("name", None)
+        own = given or name or target.rpartition(".")[2]
+        return cls(group, target, str(own), arguments, given)
 
     def find(self, kind: type[T]) -> type[T]:
         """Import the class and return it.
@@ -88,6 +91,8 @@ class Part:
         takes = inspect.signature(own).parameters
         anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
         extra = {key: value for key, value in offered.items() if key in takes or anything}
+        if "name" in takes and self.given_name is not None:
+            extra["name"] = self.given_name
         arguments = {**extra, **given, **self.arguments}
         try:
             inspect.signature(own).bind(**arguments)
@@ -111,7 +116,7 @@ class Part:
             yield
         except BenchError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             raise ConfigError(
                 f"{self.group}.{TARGET}={self.target} {what}: {type(error).__name__}: {error} "
@@ -134,10 +139,10 @@ class Part:
             raise ConfigError(
                 f"{self.group}.{TARGET}={self.target}: the module {module} has no {name}."
             ) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._broken(error) from error
 
-    def _broken(self, error: Exception) -> ConfigError:
+    def _broken(self, error: BaseException) -> ConfigError:
         return ConfigError(
             f"{self.group}.{TARGET}={self.target} cannot be imported: "
             f"{type(error).__name__}: {error}."

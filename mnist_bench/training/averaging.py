@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class WeightAverage:
@@ -22,7 +22,7 @@ class WeightAverage:
             for mean, value in zip(
                 self.network.state_dict().values(), network.state_dict().values(), strict=True
             )
-            if mean.is_floating_point()
+            if isinstance(mean, Tensor) and mean.is_floating_point()
         ]
         self.means, self.values = ([pair[i] for pair in pairs] for i in range(2))
         # On the device, where a CUDA graph reads it.

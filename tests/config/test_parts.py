@@ -45,6 +45,20 @@ def test_a_class_is_called_with_its_arguments_and_what_it_takes_of_the_rest() ->
     assert network.out.weight.shape == (5, 7)
 
 
+def test_a_name_is_an_argument_of_who_takes_it(nets: Path) -> None:
+    (nets / "nets_of_mine.py").write_text(f"{NETS}\n\nclass Named(Net):\n{NAMED}")
+    sys.modules.pop("nets_of_mine", None)
+    assert build("nets_of_mine.Named", name="mine").name == "mine"
+    assert build("nets_of_mine.Named").name == "none given"
+
+
+NAMED = """
+    def __init__(self, num_classes, name="none given"):
+        super().__init__(num_classes)
+        self.name = name
+"""
+
+
 @pytest.mark.usefixtures("nets")
 @pytest.mark.parametrize(
     ("target", "said"),
@@ -78,6 +92,13 @@ def test_arguments_that_it_does_not_take_are_named() -> None:
 def test_hydras_other_keys_are_refused(arguments) -> None:
     with pytest.raises(ConfigError, match="one class with plain arguments"):
         Part.of("model", {"_target_": "torch.nn.Linear", **arguments})
+
+
+def test_a_module_that_ends_the_process_is_told_likewise(nets: Path) -> None:
+    (nets / "nets_of_mine.py").write_text("import sys; sys.exit(0)")
+    sys.modules.pop("nets_of_mine", None)
+    with pytest.raises(ConfigError, match=r"cannot be imported: SystemExit: 0"):
+        build("nets_of_mine.Net")
 
 
 def test_a_module_that_fails_is_told_with_its_reason(nets: Path) -> None:

@@ -1,7 +1,9 @@
 """A loss, a schedule, an optimizer and a network of one's own train as what they are equal to."""
 
+import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,58 @@ class Same(nn.Module):
     def forward(self, images):
         maps = nn.functional.max_pool2d(self.conv(images).relu(), 2)
         return self.output(self.dense(maps.permute(0, 2, 3, 1).flatten(1)).relu())
+
+
+class Leaves(Same):
+    """Ends the process where an error belongs."""
+
+    def forward(self, images):
+        sys.exit(0)
+
+
+class KeepsArrays(Same):
+    """Its state cannot be read back without running code."""
+
+    def get_extra_state(self):
+        return np.arange(3)
+
+    def set_extra_state(self, state):
+        pass
+
+
+class KeepsText(Same):
+    """A state beside tensors that can be."""
+
+    said = "nothing"
+
+    def get_extra_state(self):
+        return {"said": self.said}
+
+    def set_extra_state(self, state):
+        self.said = state["said"]
+
+
+class ForgetsAPart(Same):
+    """What it saves is not what it loads."""
+
+    def state_dict(self, *arguments, **named):
+        return {k: v for k, v in super().state_dict(*arguments, **named).items() if "conv" in k}
+
+
+class CountsWithObjects(torch.optim.SGD):
+    """Keeps a set in its state, which a checkpoint cannot hold."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for weight in self.param_groups[0]["params"]:
+            self.state[weight]["seen"] = np.arange(2)
+
+
+class Never(Scheduler):
+    """Multiplies by what is no number."""
+
+    def factor(self, step):
+        return float("nan")
 
 
 class Odd(nn.Module):
@@ -91,6 +145,12 @@ def test_an_optimizer_of_pytorchs_is_that_which_it_equals(compose, mnist_root, o
     assert losses(theirs) == pytest.approx(losses(config), rel=1e-4)
 
 
+def test_a_state_beside_tensors_is_kept_with_mean_weights_too(compose, mnist_root, own):
+    config = compose(f"data.root={mnist_root}", *QUICK, "trainer.ema_decay=0.9")
+    theirs = replace(config, model=own("model", "here.KeepsText"))
+    assert len(losses(theirs)) == 4
+
+
 def test_a_network_of_ones_own_is_that_which_it_equals(compose, mnist_root, own):
     """From the same weights, through the same kernels."""
     settings = ("model=cnn5x5_single", "model.dropout=0", *QUICK)
@@ -110,7 +170,13 @@ def test_a_network_of_ones_own_is_that_which_it_equals(compose, mnist_root, own)
         ("loss", "here.Halves", "not a class that derives from torch.nn"),
         ("scheduler", "torch.optim.lr_scheduler.StepLR", "not a class that derives from mnist"),
         ("scheduler", "here.NoFactor", "cannot be made: TypeError.*factor"),
+        ("scheduler", "here.Never", "returns nan from factor"),
         ("optimizer", "torch.optim.LBFGS", "closure"),
+        ("optimizer", "torch.optim.Muon", "cannot be made: ValueError: Muon only supports 2D"),
+        ("optimizer", "here.CountsWithObjects", "has in its state_dict what a checkpoint cannot"),
+        ("model", "here.Leaves", r"fails on images of \(2, 1, 28, 28\): SystemExit: 0"),
+        ("model", "here.KeepsArrays", "has in its state_dict what a checkpoint cannot hold"),
+        ("model", "here.ForgetsAPart", "cannot be saved and read back"),
         ("model", "torch.nn.Identity", "returns"),
         ("model", "torch.nn.Bilinear", "cannot be called with"),
     ],
