@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "--version" in sys.argv[1:]:
         print(f"mnist-bench {__version__}")  # Hydra would print its own
         return
+    given = [a for a in sys.argv[1:] if a.partition("=")[0] in ("--config-dir", "-cd")]
+    if len(given) > 1:  # of which Hydra would read the last
+        sys.exit(f"{' '.join(given)}: give one folder, with the files of all of them in it.")
     # Errors come through to here, and leave as one sentence if they are the user's.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:

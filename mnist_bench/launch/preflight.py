@@ -19,6 +19,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mnist_bench.config.compose import CONF
 from mnist_bench.config.explain import explain
 from mnist_bench.config.identity import Role, changeable, role
 from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown_source, search_in
@@ -113,9 +114,23 @@ def _find_own_modules(config: DictConfig, saved: bool) -> list[Path]:
     They are in or beside the folder of --config-dir, and for a new run in the working directory:
     the configuration of a saved one is from whoever made it, and may not name what lies about.
     """
-    vouched = [folder for given in config_dirs(config.hydra.runtime) for folder in beside(given)]
+    given = config_dirs(config.hydra.runtime)
+    for path in given:
+        _refuse_hidden(Path(path))
+    vouched = [folder for path in given for folder in beside(path)]
     search_in([*vouched, *([] if saved else [Path.cwd()])])
     return vouched
+
+
+def _refuse_hidden(config_dir: Path) -> None:
+    """Refuse a folder of --config-dir with a file that Hydra would never read, as ours is first."""
+    for file in sorted(config_dir.rglob("*.yaml")):
+        ours = CONF / file.relative_to(config_dir)
+        if ours.is_file() and not ours.samefile(file):
+            raise ConfigError(
+                f"{file} has the name of a file of mnist-bench, which would be read in its place: "
+                f"give it another name."
+            )
 
 
 # --- Resuming ---------------------------------------------------------------------------------
@@ -139,6 +154,11 @@ def _adopt_run(config: DictConfig) -> None:
             f"resume={folder} is not a run that can be resumed: it has no "
             f"{folder.last.relative_to(folder.path)} with a "
             f"{folder.config.relative_to(folder.path)} beside it."
+        )
+    if moved := [o for o in config.hydra.overrides.hydra if o.startswith("hydra.run.dir=")]:
+        raise ConfigError(
+            f"{moved[0]} does not go with resume={folder}: a run goes on in its own folder. Leave "
+            f"it out, or copy the folder first."
         )
     KEPT.enter_context(folder.owned())
     changes = [

@@ -68,6 +68,7 @@ REFUSED = [
     (["-m", "seed=0,1", "resume=somewhere"], ["resume", "without -m"]),
     (["imported_from=model.h5"], ["imported_from=", "mnist-bench import-keras"]),
     (["-m", "seed=0,1", "imported_from=model.h5"], ["imported_from=", "mnist-bench import-keras"]),
+    (["--config-dir", "a", "--config-dir=b"], ["--config-dir", "give one folder"]),
 ]
 
 
@@ -79,6 +80,16 @@ def test_refused_in_one_sentence(tmp_path, mnist_root, arguments, said):
     for words in said:
         assert words in sentence
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_ones_own_that_would_not_be_read_is_named(tmp_path, mnist_root):
+    file = tmp_path / "mine" / "model" / "vgg16.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("_target_: my_parts.TinyNet")
+    process = run_train("--config-dir", "mine", cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 1
+    (sentence,) = process.stderr.splitlines()
+    assert "mine/model/vgg16.yaml has the name of a file of mnist-bench" in sentence
 
 
 def test_more_gpus_than_one_are_refused_for_now(tmp_path, mnist_root):
@@ -111,6 +122,7 @@ def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, mnist_root):
     for override, said in (
         ("optimizer.lr=1", ["optimizer.lr=1", "only trainer.epochs"]),
         ("trainer.epochs=1", ["trainer.epochs=1", "give 2 or more"]),
+        ("hydra.run.dir=other", ["hydra.run.dir=other", "resume=run", "its own folder"]),
     ):
         process = run_train("resume=run", override, cwd=tmp_path, data_root=mnist_root)
         assert process.returncode == 1
