@@ -68,6 +68,10 @@ class ImageFolder(Dataset):
         """Bring every image to this size as it is read."""
         self.size = rows, columns
 
+    @property
+    def source(self) -> str:
+        return str(self.root)
+
     def load(self, announce: Announce) -> Images:
         """Read every file.
 

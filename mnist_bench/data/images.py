@@ -49,6 +49,11 @@ class Dataset(ABC):
     It is called with the keys of that file, but for those that all datasets have.
     """
 
+    @property
+    def source(self) -> str:
+        """What errors call it: the path of its files, say."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
+
     @abstractmethod
     def load(self, announce: Announce) -> Images:
         """Read everything, and tell `announce` about each step in one line.
@@ -73,9 +78,12 @@ def check_images(images: object, source: str) -> Images:
             f"{source}.load gave {type(images).__name__}, expected mnist_bench.data.Images."
         )
     names = images.class_names
-    if not (isinstance(names, tuple) and len(names) >= 2 and all(type(n) is str for n in names)):
+    if not (isinstance(names, tuple) and all(type(name) is str for name in names)):
+        raise DataError(f"{source} has class_names={names!r}, expected a tuple of str.")
+    if len(names) < 2:
         raise DataError(
-            f"{source} has class_names={names!r}, expected a tuple of at least two str."
+            f"{source} has images of {len(names)} class{'es' * (len(names) != 1)}, "
+            f"{', '.join(names)}: a classifier needs two or more."
         )
     seen = {}
     for part in PARTS:

@@ -33,8 +33,7 @@ def load(
     """
     if image_size is not None:
         dataset.expect_size(*image_size)
-    kind = type(dataset)
-    images = check_images(dataset.load(announce), f"{kind.__module__}.{kind.__qualname__}")
+    images = check_images(dataset.load(announce), dataset.source)
     rare = describe_rare_classes(images.train_labels, images.class_names)
     if rare is not None:
         announce(f"Of the images to train on, {rare}.")

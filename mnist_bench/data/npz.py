@@ -28,6 +28,10 @@ class Npz(Dataset):
     def __init__(self, path: str):
         self.path = Path(path).expanduser()
 
+    @property
+    def source(self) -> str:
+        return str(self.path)
+
     def load(self, announce: Announce) -> Images:
         """Read the file.
 

@@ -126,9 +126,9 @@ def test_images_that_have_the_size_are_left_alone(few: Images) -> None:
         ({"train_labels": torch.zeros(299, dtype=torch.int64)}, "one for each of the 300 images"),
         ({"test_labels": torch.full((100,), 10)}, "test_labels from 10 to 10, expected 0 to 9"),
         ({"test_labels": torch.full((100,), -1)}, "test_labels from -1 to -1, expected 0 to 9"),
-        ({"class_names": ["a", "b"]}, "class_names=['a', 'b'], expected a tuple of at least two"),
-        ({"class_names": ("a",)}, "class_names=('a',), expected a tuple of at least two"),
-        ({"class_names": (0, 1)}, "class_names=(0, 1), expected a tuple of at least two str"),
+        ({"class_names": ["a", "b"]}, "class_names=['a', 'b'], expected a tuple of str"),
+        ({"class_names": ("a",)}, "has images of 1 class, a: a classifier needs two or more"),
+        ({"class_names": (0, 1)}, "class_names=(0, 1), expected a tuple of str"),
         (
             {"validation_images": torch.zeros(5, 28, 28, dtype=torch.uint8)},
             "validation_labels of N",

@@ -51,6 +51,12 @@ def read(path: Path) -> Images:
     return load(Npz(str(path)), lambda line: None)
 
 
+def test_what_does_not_go_together_is_told_by_the_files_name(tmp_path, keras) -> None:
+    path = write(tmp_path / "short.npz", keras | {"y_train": keras["y_train"][:-1]})
+    with pytest.raises(DataError, match=r"short\.npz has train_labels of .* of the 300 images"):
+        read(path)
+
+
 def test_keras_arrays_are_read(tmp_path: Path, keras: dict[str, np.ndarray]) -> None:
     lines: list[str] = []
     path = write(tmp_path / "mnist.npz", keras)
