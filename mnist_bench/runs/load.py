@@ -64,23 +64,28 @@ class TrainedNetwork:
         """
         images_NCHW = self._check(images)
         logits = [
-            self.network(self.scaling(batch)).float() for batch in images_NCHW.split(BATCH)
+            self.network(self.scaling(batch)).float()
+            for batch in images_NCHW.split(BATCH)
+            if len(batch)  # a network of one's own need not take none
         ] or [torch.zeros(0, len(self.class_names))]
         probabilities_NK = torch.cat(logits).softmax(1)
         return Prediction(probabilities_NK.argmax(1).numpy(), probabilities_NK.numpy())
 
     def _check(self, images: Any) -> Tensor:
         """Return the images as uint8 (N, C, H, W)."""
-        array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
         channels, height, width = self.image_shape
+        expected = f"({height}, {width})" if channels == 1 else f"({height}, {width}, 3)"
+        wanted = f"this network takes uint8 images, each of {expected}, one or many in one array."
+        if isinstance(images, Tensor) and images.dtype is not torch.uint8:
+            raise DataError(f"The images are {images.dtype}: {wanted}")
+        try:
+            array = images.cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"The images are not one array ({error}): {wanted}") from error
         grey = channels == 1 and array.shape[-2:] == (height, width) and array.ndim in (2, 3)
         colour = array.shape[-3:] == (height, width, channels) and array.ndim in (3, 4)
         if array.dtype != np.uint8 or not (grey or colour):
-            expected = f"({height}, {width})" if channels == 1 else f"({height}, {width}, 3)"
-            raise DataError(
-                f"The images are {array.dtype} of shape {array.shape}: this network takes uint8 "
-                f"images, each of {expected}, one of them or many in one array."
-            )
+            raise DataError(f"The images are {array.dtype} of shape {array.shape}: {wanted}")
         array_NHWC = array.reshape(-1, height, width, channels)
         return torch.from_numpy(np.ascontiguousarray(array_NHWC.transpose(0, 3, 1, 2)))
 

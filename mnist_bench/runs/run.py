@@ -37,7 +37,14 @@ from mnist_bench.runs.records import (
 )
 from mnist_bench.training.device import Placement, keep_freed_memory
 from mnist_bench.training.learner import build_learner
-from mnist_bench.training.loop import EpochRecord, Position, Training, best_record, stops_early
+from mnist_bench.training.loop import (
+    EpochRecord,
+    Position,
+    Training,
+    best_record,
+    is_over,
+    stops_early,
+)
 
 
 class Run:
@@ -251,7 +258,10 @@ class Run:
         validation = f"{len(splits.validation):,} to validate"
         if self.config.data.validation is Validation.test:
             validation = "validated on the test set"
-        resumed = f", from epoch {self.position.epoch}" if self.config.resume else ""
+        resumed = ""
+        if self.config.resume:
+            over = is_over(self.position, trainer)
+            resumed = ", already over" if over else f", from epoch {self.position.epoch}"
         missing = why_portable(trainer.kernels.name, self.placement.device)
         return (
             f"{self.config.data.name}: {len(splits.train):,} images to train, {validation}, "
