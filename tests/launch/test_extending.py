@@ -1,5 +1,6 @@
 """docs/extending.md as its reader would follow it, from a folder outside of the checkout."""
 
+import csv
 import signal
 import subprocess
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.train_command import (
 )
 
 OWN = ("--config-dir", "mine", "model=tiny", "data=stripes", "optimizer=nadam")
+LEARNS = ("loss=margin", "scheduler=inverse_root")
 QUICK = ("trainer.gpus=0", "trainer.precision=fp32", "trainer.batch_size=32", "model.width=4")
 
 
@@ -39,7 +41,7 @@ def train(folder: Path, mnist_root: Path, *arguments: str) -> subprocess.Complet
 
 @pytest.fixture(scope="module")
 def run(folder: Path, mnist_root: Path) -> Path:
-    settings = (*OWN, *QUICK, "logger=[tensorboard,lines]", "trainer.epochs=5")
+    settings = (*OWN, *LEARNS, *QUICK, "logger=[tensorboard,lines]", "trainer.epochs=5")
     train(folder, mnist_root, *settings, "hydra.run.dir=run")
     return folder / "run"
 
@@ -57,6 +59,11 @@ def test_a_network_data_an_optimizer_and_a_logger_of_ones_own_train(run: Path) -
         100,
     )
     assert summary["config"]["optimizer._target_"] == "torch.optim.NAdam"
+    assert summary["config"]["loss.margin"] == 2.0
+    # Eight steps an epoch: after 40 of them, as the page's formula says.
+    with (run / "metrics.csv").open() as file:
+        *_, last = csv.DictReader(file)
+    assert float(last["learning_rate"]) == pytest.approx(2e-3 * (10 / 40) ** 0.5)
     assert len((run / "lines.txt").read_text().splitlines()) == 5
     assert list((run / "tensorboard").iterdir())
 
@@ -78,7 +85,7 @@ def test_what_was_trained_predicts_what_it_was_tested_with(run: Path, folder: Pa
 
 
 def test_it_is_killed_and_goes_on_to_the_same_end(run, folder, mnist_root) -> None:
-    settings = (*OWN, *QUICK, "logger=lines", "trainer.epochs=5", "hydra.run.dir=killed")
+    settings = (*OWN, *LEARNS, *QUICK, "logger=lines", "trainer.epochs=5", "hydra.run.dir=killed")
     variables = environment(mnist_root, PYTHONUNBUFFERED="1")
     with subprocess.Popen(
         [*COMMAND, *settings], cwd=folder, env=variables, stdout=subprocess.PIPE
