@@ -15,10 +15,11 @@ timed = @begun=$$(date +%s); $(2) && echo "make: $(1) took $$(($$(date +%s) - be
 train: $(TRAIN)
 	$(call timed,training with its start,$(BIN)/python train.py $(ARGS))
 
+# A process for each core; each imports PyTorch and Keras, so there are not too many.
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
-# What takes minutes: full trainings against the published figures, and the wheel.
+# What takes long: full trainings against the published figures, the wheel, whole benchmarks.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 

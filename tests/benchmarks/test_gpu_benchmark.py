@@ -142,6 +142,7 @@ def test_an_archive_has_all_but_weights_and_curves(tmp_path):
     assert not list(folder.glob("*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_a_bundle_unpacks_into_what_was_committed(tmp_path, mnist_root, monkeypatch):
     """Without wheels: this Python has them. MNIST comes from the bundle, the plan from its rows."""

@@ -1,6 +1,7 @@
 """What a run is known by: the role of every setting, and the digest of those that decide."""
 
 from fnmatch import fnmatchcase
+from functools import cache
 
 import pytest
 from hydra import compose as hydra_compose
@@ -16,6 +17,7 @@ from tests.support.config_files import CONF, options
 NEEDED = {"image_folder": ["data.root=a"], "npz": ["data.path=a"]}
 
 
+@cache
 def keys() -> list[str]:
     """Every setting that any choice of a file brings."""
     register_schemas()

@@ -75,7 +75,7 @@ def test_the_documented_class_trains(tmp_path: Path, images: Images, mnist_root:
         data_root=mnist_root,
     )
     assert process.returncode == 0, process.stderr
-    assert "tables: 540 images to train, 60 to validate, 200 to test" in process.stdout
+    assert "tables: 500 images to train, 60 to validate, 200 to test" in process.stdout
     assert read_summary(tmp_path / "run")["test_images"] == 200
 
 

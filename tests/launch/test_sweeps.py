@@ -2,6 +2,7 @@
 
 import subprocess
 
+from mnist_bench.runs.checkpoint import epochs_begun, read_checkpoint
 from tests.support.train_command import COMMAND, environment, read_summary, run_train
 
 TINY = (
@@ -48,7 +49,7 @@ def test_what_would_put_two_runs_into_one_folder_is_refused(tmp_path, mnist_root
 
 def test_a_run_that_is_in_use_is_refused_with_its_owner(tmp_path, mnist_root):
     """And once it is over, it can be gone on with."""
-    long = [*TINY[1:], "data.limit=2000", "trainer.epochs=60", "hydra.run.dir=run"]
+    long = [*TINY, "trainer.epochs=1000", "hydra.run.dir=run"]
     with subprocess.Popen(
         [*COMMAND, *long], cwd=tmp_path, env=environment(mnist_root), stdout=subprocess.PIPE
     ) as owner:
@@ -59,5 +60,7 @@ def test_a_run_that_is_in_use_is_refused_with_its_owner(tmp_path, mnist_root):
         (sentence,) = refused.stderr.splitlines()
         assert f"run is in use by process {owner.pid} on " in sentence
         owner.kill()
-    again = run_train("resume=run", "trainer.epochs=60", cwd=tmp_path, data_root=mnist_root)
+    begun = epochs_begun(read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt"))
+    more = f"trainer.epochs={begun + 1}"
+    again = run_train("resume=run", more, cwd=tmp_path, data_root=mnist_root)
     assert again.returncode == 0, again.stderr

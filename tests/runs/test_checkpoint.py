@@ -16,7 +16,7 @@ from mnist_bench.runs.checkpoint import (
 )
 from mnist_bench.runs.folder import RunFolder, atomic_write
 from mnist_bench.runs.run import Run
-from tests.support.train_command import FIVE_EPOCHS, run_train, same_training
+from tests.support.train_command import QUICK, run_train, same_training
 
 
 @pytest.fixture
@@ -76,11 +76,10 @@ def test_the_one_before_last_is_kept_and_used_if_last_is_damaged(tmp_path, conte
     assert "last.pt" in said[0] and "previous.pt" in said[0]
 
 
-def test_a_run_goes_on_from_the_one_before_to_the_same_end(tmp_path, mnist_root, uninterrupted):
-    arguments = (*FIVE_EPOCHS[:1], "trainer.epochs=3", *FIVE_EPOCHS[2:], "scheduler=constant")
-    whole = (*arguments[:1], "trainer.epochs=5", *arguments[2:])
-    for name, given in (("run", arguments), ("whole", whole)):
-        process = run_train(*given, f"hydra.run.dir={name}", cwd=tmp_path, data_root=mnist_root)
+def test_a_run_goes_on_from_the_one_before_to_the_same_end(tmp_path, mnist_root) -> None:
+    for name, epochs in (("run", 3), ("whole", 5)):
+        arguments = (*QUICK, f"trainer.epochs={epochs}", "scheduler=constant")
+        process = run_train(*arguments, f"hydra.run.dir={name}", cwd=tmp_path, data_root=mnist_root)
         assert process.returncode == 0, process.stderr
     folder = RunFolder(tmp_path / "run")
     last = bytearray(folder.last.read_bytes())

@@ -99,7 +99,8 @@ RECIPES = [
 # The same of the two with batch norm, and the other optimizers for one of them.
 BATCH_NORM_RECIPES = [
     Recipe("wide3x5_bn", adadelta),
-    Recipe("wide5x7_bn", adadelta),
+    # Slow for its kernels; its loss and gradients are compared in tests/models.
+    pytest.param(Recipe("wide5x7_bn", adadelta), marks=pytest.mark.slow),
     pytest.param(Recipe("wide3x5_bn", adam, ours="optimizer=keras_adam"), marks=pytest.mark.slow),
     pytest.param(
         Recipe("wide3x5_bn", rmsprop, ours="optimizer=keras3_rmsprop"), marks=pytest.mark.slow

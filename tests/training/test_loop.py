@@ -306,11 +306,8 @@ def test_it_stops_after_so_many_epochs_without_a_lower_loss(losses, patience, ex
 def test_a_training_that_stops_early_was_the_same_until_then(make):
     """At a rate that makes it worse, and resumed as if it had not stopped."""
     chosen = (
-        *QUICK,
-        "scheduler=constant",
-        "optimizer=sgd",
-        "optimizer.lr=0.5",
-        "trainer.epochs=12",
+        *(*QUICK, "model.channels=[4,4]", "model.dense=[16]", "trainer.epochs=12"),
+        *("scheduler=constant", "optimizer=sgd", "optimizer.lr=0.5"),
     )
     whole = run_to_end(*make(*chosen))
     stopped = run_to_end(*make(*chosen, "trainer.early_stopping=2"))
