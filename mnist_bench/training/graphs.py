@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from mnist_bench.data.splits import ImageSet
-from mnist_bench.training.learner import Learner, Totals
+from mnist_bench.training.learner import Learner
+from mnist_bench.training.metrics import Totals
 from mnist_bench.training.optimizers.state import copy_state, is_recordable, restore_state
 
 # Steps before one is recorded: the first allocates what an optimizer keeps, and chooses kernels.

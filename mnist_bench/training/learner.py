@@ -1,7 +1,7 @@
 """One training step, and one evaluation. N images, H rows, W columns, K classes."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,58 +15,13 @@ from mnist_bench.models import build_network, summarise
 from mnist_bench.training.averaging import WeightAverage
 from mnist_bench.training.device import Placement, set_up_torch
 from mnist_bench.training.losses import LossFunction, build_loss, build_objective
-from mnist_bench.training.metrics import Metric, measure_all, metrics_for
+from mnist_bench.training.metrics import Metric, Totals, measure_all, metrics_for
 from mnist_bench.training.optimizers import build_optimizer, learning_rate
 from mnist_bench.training.optimizers.state import is_recordable, set_learning_rate
 from mnist_bench.training.schedulers import Schedule, build_schedule
 
 # Images per forward pass of an evaluation: enough to fill a device, few enough for its memory.
 EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
-
-
-class Totals:
-    """Running sums of loss and counts, kept on the device so that no step waits for it.
-
-    `metrics` are those of the table (`metrics.py`) that are running.
-    """
-
-    def __init__(self, device: torch.device, metrics: Mapping[str, Metric]):
-        self.metrics = {name: metric for name, metric in metrics.items() if metric.running}
-        self.sums = torch.zeros(1 + len(self.metrics), dtype=torch.float64, device=device)
-        self.outputs_per_image = 0
-        self.images = 0
-
-    def reset(self) -> None:
-        self.sums.zero_()
-        self.images = 0
-
-    def add(self, loss: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
-        """Add a batch to the sums; `images` is for the caller to count."""
-        count, self.outputs_per_image = logits_NK.shape
-        loss_sum, *sums = self.sums.unbind()
-        loss_sum.add_(loss, alpha=count)
-        for total, metric in zip(sums, self.metrics.values(), strict=True):
-            total.add_(metric.measure(logits_NK, labels_N))
-
-    def averages(self) -> dict[str, float]:
-        """Return the means over the images seen, by name, `loss` first; waits for the device."""
-        loss, *means = (self.sums / self.images).tolist()
-        found = {"loss": loss}
-        for (name, metric), mean in zip(self.metrics.items(), means, strict=True):
-            found[name] = mean / self.outputs_per_image if metric.per_output else mean
-        return found
-
-    def state_dict(self) -> dict[str, Tensor | int]:
-        return {
-            "sums": self.sums,
-            "outputs_per_image": self.outputs_per_image,
-            "images": self.images,
-        }
-
-    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        self.sums.copy_(torch.as_tensor(state["sums"]))
-        self.outputs_per_image = int(state["outputs_per_image"])
-        self.images = int(state["images"])
 
 
 @dataclass

@@ -11,7 +11,8 @@ from mnist_bench.data.splits import Splits, epoch_order
 from mnist_bench.errors import TrainingError
 from mnist_bench.training.graphs import Stepper
 from mnist_bench.training.interrupt import StopRequest
-from mnist_bench.training.learner import Learner, Totals, batch_sizes
+from mnist_bench.training.learner import Learner, batch_sizes
+from mnist_bench.training.metrics import Totals
 
 # What is known at the end of an epoch; the keys are the columns of metrics.csv. Training figures
 # are running means over the epoch, with dropout on, while the weights move; validation figures are

@@ -4,7 +4,7 @@ A metric added to `METRICS` is a column of metrics.csv, a key of summary.json an
 loggers; nothing else needs to know of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,3 +107,48 @@ def tag(column: str) -> str:
     """Return a column's name as loggers show it: `val_top2_accuracy` as `top2_accuracy/val`."""
     part, _, name = column.partition("_")
     return f"{name}/{part}" if part in ("train", "val", "test") else column
+
+
+class Totals:
+    """Running sums of loss and counts, kept on the device so that no step waits for it.
+
+    `metrics` are those of the table that are running.
+    """
+
+    def __init__(self, device: torch.device, metrics: Mapping[str, Metric]):
+        self.metrics = {name: metric for name, metric in metrics.items() if metric.running}
+        self.sums = torch.zeros(1 + len(self.metrics), dtype=torch.float64, device=device)
+        self.outputs_per_image = 0
+        self.images = 0
+
+    def reset(self) -> None:
+        self.sums.zero_()
+        self.images = 0
+
+    def add(self, loss: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
+        """Add a batch to the sums; `images` is for the caller to count."""
+        count, self.outputs_per_image = logits_NK.shape
+        loss_sum, *sums = self.sums.unbind()
+        loss_sum.add_(loss, alpha=count)
+        for total, metric in zip(sums, self.metrics.values(), strict=True):
+            total.add_(metric.measure(logits_NK, labels_N))
+
+    def averages(self) -> dict[str, float]:
+        """Return the means over the images seen, by name, `loss` first; waits for the device."""
+        loss, *means = (self.sums / self.images).tolist()
+        found = {"loss": loss}
+        for (name, metric), mean in zip(self.metrics.items(), means, strict=True):
+            found[name] = mean / self.outputs_per_image if metric.per_output else mean
+        return found
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        return {
+            "sums": self.sums,
+            "outputs_per_image": self.outputs_per_image,
+            "images": self.images,
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        self.sums.copy_(torch.as_tensor(state["sums"]))
+        self.outputs_per_image = int(state["outputs_per_image"])
+        self.images = int(state["images"])
