@@ -5,10 +5,10 @@
     python -m benchmarks.moved 2e99cf2 --write          and write results/moved-<device>.md
 
 Both sides run `train.py` as a user does, this checkout's and that of the other commit, for one
-short epoch. What they leave is compared for equality: `metrics.csv` (but for the columns of time),
-`predictions.npz` and the weights in `checkpoints/`. Then epochs of either side in turn give the
-ratio of their seconds, ours over the other's, the median over the rounds. A precision that the
-processor would have to emulate is compared, not timed.
+short epoch. What they leave is compared for equality: `metrics.csv` (the other's columns, but for
+those of time), `predictions.npz` and the weights in `checkpoints/`. Then epochs of either side in
+turn give the ratio of their seconds, ours over the other's, the median over the rounds. A precision
+that the processor would have to emulate is compared, not timed.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def differences(ours: Path, theirs: Path) -> list[str]:
     found = []
     rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (ours, theirs)]
     for mine, other in zip(*rows, strict=True):
-        found += [k for k in mine.keys() - TIMES if mine[k] != other[k]]
+        found += [k for k in other.keys() - TIMES if mine.get(k) != other[k]]  # ours may have more
     arrays = [np.load(run / "predictions.npz") for run in (ours, theirs)]
     found += [k for k in arrays[0].files if arrays[0][k].tobytes() != arrays[1][k].tobytes()]
     for name in ("last.pt", "best.pt"):

