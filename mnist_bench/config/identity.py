@@ -2,13 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
-from mnist_bench.config.read import own_parts
-from mnist_bench.config.schema import OwnDataConfig, TrainConfig
-from mnist_bench.config.walk import flatten
+from mnist_bench.config.parts import TARGET
 
 
 class Role(Enum):
@@ -33,6 +32,7 @@ ROLES: list[tuple[str, Role]] = [
     ("trainer.gpus", Role.ignored),
     ("trainer.refresh_seconds", Role.ignored),
     ("trainer.save_every", Role.ignored),
+    ("sweep.*", Role.ignored),
     ("resume", Role.ignored),
     ("model.*", Role.identity),
     ("optimizer.*", Role.identity),
@@ -58,21 +58,21 @@ def role(key: str, own_data: bool = False) -> Role:
     return next(roles, Role.identity)
 
 
-def identity(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that a checkpoint of this configuration belongs to."""
-    return _with_roles(config, {Role.identity})
+def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a configuration's settings (`flatten`) that a checkpoint of it belongs to."""
+    return _with_roles(settings, {Role.identity})
 
 
-def computed(config: TrainConfig) -> dict[str, Any]:
-    """Return all settings that decide what a run computes from beginning to end."""
-    return _with_roles(config, {Role.identity, Role.resumable})
+def computed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those that decide what a run computes from beginning to end."""
+    return _with_roles(settings, {Role.identity, Role.resumable})
 
 
-def _with_roles(config: TrainConfig, roles: set[Role]) -> dict[str, Any]:
-    names = {f"{part.group}.name" for part in own_parts(config)}  # what they are called
-    own_data = isinstance(config.data, OwnDataConfig)
-    settings = {k: v for k, v in flatten(config).items() if k not in names}
-    return {k: v for k, v in settings.items() if role(k, own_data) in roles}
+def _with_roles(settings: Mapping[str, Any], roles: set[Role]) -> dict[str, Any]:
+    own = [key.removesuffix(TARGET) for key in settings if key.endswith(f".{TARGET}")]
+    names = {f"{group}name" for group in own}  # what parts of the user's own are called
+    own_data = "data." in own
+    return {k: v for k, v in settings.items() if k not in names and role(k, own_data) in roles}
 
 
 def digest(settings: dict[str, Any]) -> str:

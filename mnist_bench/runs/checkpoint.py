@@ -23,6 +23,7 @@ from torch import Tensor
 from mnist_bench.config.help import name_program
 from mnist_bench.config.identity import digest, identity
 from mnist_bench.config.schema import TrainConfig
+from mnist_bench.config.walk import flatten
 from mnist_bench.errors import DataError
 from mnist_bench.runs.folder import RunFolder, atomic_write
 from mnist_bench.training.learner import Learner
@@ -220,7 +221,7 @@ def refuse_another_configuration(
     Raises:
         DataError: names the first setting that differs.
     """
-    now, then = identity(config), content["identity"]
+    now, then = identity(flatten(config)), content["identity"]
     if not then or digest(now) == digest(then):
         return
     for key in sorted(now.keys() & then.keys()):

@@ -134,7 +134,7 @@ class Run:
             "image_shape": list(self.splits.image_shape),
             "class_names": list(self.splits.class_names),
         }
-        return {"identity": identity(self.config), "inputs": inputs}
+        return {"identity": identity(flatten(self.config)), "inputs": inputs}
 
     def keep_best(self) -> None:
         """Copy the weights of the epoch that has just ended, which is the best one so far."""
@@ -243,7 +243,7 @@ class Run:
             "kernels": self.learner.kernels,
             **self.provenance,
             "overrides": list(hydra.overrides.task),
-            "digest": digest(computed(config)),
+            "digest": digest(computed(flatten(config))),
             "config": flatten(config),
         }
 
