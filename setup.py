@@ -6,6 +6,6 @@
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["mnist_bench*"]), "mnist_bench.conf"],
+    packages=[*find_packages(include=["mnist_bench*"]), "mnist_bench.conf", "hydra_plugins"],
     package_dir={"mnist_bench.conf": "conf"},
 )

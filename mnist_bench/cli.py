@@ -52,6 +52,16 @@ def train(context: typer.Context) -> None:
     main(context.args)
 
 
+@app.command()
+def status(
+    sweep: Annotated[Path, typer.Argument(help="The folder of a sweep, or its name.")],
+) -> None:
+    """Show how the runs of a sweep stand, also while it goes on."""
+    from mnist_bench.launch.sweeps.results import print_status
+
+    print_status(sweep)
+
+
 @app.command("import-keras")
 def import_keras(
     file: Annotated[Path, typer.Argument(help="A .keras, .weights.h5 or legacy .h5 file.")],

@@ -1,5 +1,6 @@
 """A configuration as `python train.py OVERRIDES` composes it, for other commands."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def find_conf() -> Path:
 
 
 CONF = find_conf()
+
+
+def quoted(text: str) -> str:
+    """Return text as Hydra reads it in quotes: a backslash counts before a quote only."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), text)
+    return f"'{escaped}'"
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:

@@ -6,6 +6,7 @@ What has a default here came later than the first saved runs, which go on with i
 module imports nothing heavy, so `--help` answers at once.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -288,6 +289,20 @@ class LossConfig:
     name: Loss = MISSING
 
 
+# --- Sweeps -----------------------------------------------------------------------------------
+
+
+@dataclass
+class SweepConfig:
+    name: str | None = allowed(
+        lambda v: v is None or re.fullmatch(r"\w[\w.+=-]*", v) is not None,
+        "a name of letters, digits and . _ + = -, or null for the date",
+        None,
+    )
+    dry_run: bool = False
+    fail_fast: bool = False
+
+
 # --- The whole --------------------------------------------------------------------------------
 
 SEEDS = 2**32
@@ -307,6 +322,7 @@ class TrainConfig:
     label_smoothing: float = fraction(default=0.0)
     resume: str | None = None
     imported_from: str | None = None
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
 # The groups with one schema, and those with one for each choice.

@@ -17,8 +17,9 @@ from mnist_bench.config.compose import CONF
 from mnist_bench.config.explain import explain
 from mnist_bench.config.help import register_help
 from mnist_bench.config.read import saved_choices, to_config
-from mnist_bench.config.schema import register_schemas
+from mnist_bench.config.schema import TrainConfig, register_schemas
 from mnist_bench.errors import BenchError
+from mnist_bench.runs.folder import InUse, RunFolder
 
 register_schemas()
 register_help()
@@ -52,20 +53,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def _compose_and_run(composed: DictConfig) -> None:
+def _compose_and_run(composed: DictConfig) -> float | None:
+    """Return the validation loss, which sweepers make small; None if another process has it."""
     from mnist_bench.loggers.console import print_error
-    from mnist_bench.runs.session import carry_out  # PyTorch: seconds that --help need not wait for
+    from mnist_bench.runs import session  # PyTorch: seconds that --help need not wait for
 
     job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    if job.mode is RunMode.MULTIRUN:
+        return _run_of_a_sweep(to_config(composed, job.runtime.choices), folder)
     try:
         resumed = composed.resume is not None
         choices = saved_choices(Path(composed.resume)) if resumed else job.runtime.choices
-        carry_out(to_config(composed, choices), Path(job.runtime.output_dir))
+        return session.carry_out(to_config(composed, choices), folder)
+    except BenchError as error:
+        print_error(str(error))
+        sys.exit(1)
+
+
+def _run_of_a_sweep(config: TrainConfig, folder: Path) -> float | None:
+    """Do what is missing of a run, and say at once if it fails: the others go on."""
+    from mnist_bench.loggers.console import info, print_error
+    from mnist_bench.runs import session
+
+    try:
+        return session.do_what_is_missing(config, folder)
+    except InUse as error:
+        info(str(error))
+        return None
     except Exception as error:
-        if isinstance(error, BenchError):
-            print_error(str(error))
-            if job.mode is RunMode.RUN:
-                sys.exit(1)
-        elif job.mode is RunMode.MULTIRUN:
-            print_error(f"{type(error).__name__}: {error}")
-        raise  # the other runs of a sweep go on, and then it is told again
+        kind = "" if isinstance(error, BenchError) else f"{type(error).__name__}: "
+        log = os.path.relpath(RunFolder(folder).log)
+        print_error(f"{folder.name} failed: {kind}{error} See {log}.")
+        raise

@@ -1,8 +1,6 @@
 """What happens before Hydra makes a folder: refuse what cannot run, and find the run's folder."""
 
 import atexit
-import copy
-import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,22 +8,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
-from mnist_bench.config.compose import CONF
+from mnist_bench.config.compose import CONF, quoted
 from mnist_bench.config.explain import explain
 from mnist_bench.config.identity import Role, changeable, role
 from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown_source, search_in
 from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.errors import BenchError, ConfigError
+from mnist_bench.launch.sweeps.plan import parse, refuse_twice, without_hydra
 from mnist_bench.runs.folder import atomic_write, claim_folder
 
 
@@ -37,7 +32,7 @@ class Preflight(Callback):
             if config.resume is None:
                 _refuse_imported_from(config)
                 _find_own_modules(config, saved=False)
-                _try(_without_hydra(config), config.hydra.runtime.choices)
+                _try(without_hydra(config), config.hydra.runtime.choices)
                 config.hydra.run.dir = str(
                     claim_folder(Path(config.hydra.run.dir), "hydra.run.dir")
                 )
@@ -46,27 +41,15 @@ class Preflight(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
-            overrides = _parse_overrides(config.hydra.overrides.task)
             _find_own_modules(config, saved=False)
-            _name_runs_by_what_varies(config, overrides)
-            if _is_basic_sweep(config):
-                hydras = list(config.hydra.overrides.hydra)
-                composed = [[*job, *hydras] for job in _expand(overrides)]
-                jobs = [_compose(kwargs["config_name"], job) for job in composed]
-                for job in jobs:
-                    _try(_without_hydra(job), job.hydra.runtime.choices)
-                _refuse_shared_folders(jobs, overrides)
+            if _is_ours(config):
+                return
+            _name_runs_by_what_varies(config)
             folder = claim_folder(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
             with read_write(config):
                 config.hydra.sweep.dir = str(folder)
                 # Each job is composed anew, from these.
-                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={_quoted(str(folder))}")
-
-
-def _quoted(text: str) -> str:
-    """Return text as Hydra reads it in quotes: a backslash counts before a quote only."""
-    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), text)
-    return f"'{escaped}'"
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")
 
 
 @contextmanager
@@ -99,13 +82,6 @@ def _try_checked(checked: TrainConfig) -> None:
 def _refuse_imported_from(config: DictConfig) -> None:
     if config.imported_from is not None:
         raise ConfigError("imported_from= is set by mnist-bench import-keras: use that.")
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    job_config = copy.deepcopy(config)
-    with read_write(job_config), open_dict(job_config):
-        del job_config["hydra"]
-    return job_config
 
 
 def _find_own_modules(config: DictConfig, saved: bool) -> list[Path]:
@@ -163,7 +139,7 @@ def _adopt_run(config: DictConfig) -> None:
     KEPT.enter_context(folder.owned())
     changes = [
         change
-        for change in _parse_overrides(config.hydra.overrides.task)
+        for change in parse(config.hydra.overrides.task)
         if change.get_key_element() != "resume"
     ]
     vouched = _find_own_modules(config, saved=True)
@@ -222,69 +198,21 @@ def _write_changes(changes: Sequence[Override], path: Path, logger: DictConfig) 
         OmegaConf.save(saved, file)
 
 
-# --- Sweeps -----------------------------------------------------------------------------------
+# --- Sweeps of other sweepers -----------------------------------------------------------------
 
 
-def _parse_overrides(lines: Sequence[str]) -> list[Override]:
-    loader = GlobalHydra.instance().config_loader()
-    overrides: list[Override] = OverridesParser.create(config_loader=loader).parse_overrides(
-        list(lines)
-    )
-    return overrides
+def _is_ours(config: DictConfig) -> bool:
+    """Others choose their values as they go; their runs are checked as they start."""
+    return str(config.hydra.sweeper._target_).endswith(".MnistBenchSweeper")
 
 
-def _is_basic_sweep(config: DictConfig) -> bool:
-    """Other sweepers choose their values as they go; their runs are checked as they start."""
-    return str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
-
-
-def _expand(overrides: list[Override]) -> list[list[str]]:
-    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    return jobs
-
-
-def _compose(config_name: str, overrides: list[str]) -> DictConfig:
-    hydra = GlobalHydra.instance().hydra
-    assert hydra is not None
-    composed = hydra.compose_config(
-        config_name, overrides, run_mode=RunMode.RUN, with_log_configuration=False
-    )
-    if composed.resume is not None:
-        raise ConfigError("resume= goes on with one run: give it without -m.")
-    _refuse_imported_from(composed)
-    return composed
-
-
-def _name_runs_by_what_varies(config: DictConfig, overrides: list[Override]) -> None:
+def _name_runs_by_what_varies(config: DictConfig) -> None:
     """Leave what all runs of a sweep share out of the names of their folders."""
+    overrides = parse(config.hydra.overrides.task)
+    refuse_twice(overrides)
     shared = [o.get_key_element() for o in overrides if not o.is_sweep_override()]
-    if twice := {o.get_key_element() for o in overrides if o.is_sweep_override()} & set(shared):
-        key = min(twice)
-        given = " and ".join(str(o.input_line) for o in overrides if o.get_key_element() == key)
-        raise ConfigError(f"{key} is given twice, as {given}: give it once.")
     if len(shared) < len(overrides):
-        keys = ",".join(shared)
         with read_write(config):
             config.hydra.overrides.hydra.append(
-                f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"
+                f"hydra.job.config.override_dirname.exclude_keys=[{','.join(shared)}]"
             )
-
-
-def _refuse_shared_folders(jobs: Sequence[DictConfig], overrides: Sequence[Override]) -> None:
-    """Refuse a sweep two of whose runs would have one folder.
-
-    Raises:
-        ConfigError: names the folder, and what does not tell the runs apart.
-    """
-    seen: set[str] = set()
-    for number, job in enumerate(jobs):
-        with read_write(job), open_dict(job):
-            job.hydra.job.num, job.hydra.job.id = number, str(number)
-        folder = str(job.hydra.sweep.subdir)
-        if folder in seen:
-            lines = " ".join(str(o.input_line) for o in overrides)
-            raise ConfigError(
-                f"Two runs of this sweep would have the folder {folder}: give every value once, "
-                f"and a hydra.sweep.subdir that tells runs apart, in {lines}."
-            )
-        seen.add(folder)

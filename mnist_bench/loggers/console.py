@@ -28,6 +28,8 @@ PLAIN_WIDTH = 100
 class Screen:
     """The terminal, and Hydra's train.log."""
 
+    shown: set[str] = set()  # tables that a sweep need not repeat
+
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
@@ -42,9 +44,14 @@ class Screen:
         lines = "".join(traceback.format_exception(error))
         hydras_log.info(f"The run failed.\n{lines.rstrip()}")
 
-    def table(self, table: Table) -> None:
-        self.console.print(table)
-        hydras_log.info(f"\n{as_text(table)}")
+    def table(self, table: Table, once: bool = False) -> None:
+        """Show a table; with `once` not again in this process, though each log has it."""
+        text = as_text(table)
+        if not (once and text in Screen.shown):
+            self.console.print(table)
+        if once:
+            Screen.shown.add(text)
+        hydras_log.info(f"\n{text}")
 
     def epoch(self, record: EpochRecord, epochs: int, best: bool) -> None:
         """The line that stays of an epoch."""

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +44,10 @@ def atomic_write(path: Path, mode: str = "w", keep: Path | None = None) -> Itera
         raise
 
 
+class InUse(ConfigError):
+    """Another process works in a run's folder."""
+
+
 class RunFolder:
     """The paths of a run, and who works in it."""
 
@@ -68,14 +73,21 @@ class RunFolder:
         """Whether a run has begun to leave its results here."""
         return any(file.exists() for file in (self.summary, self.metrics, self.last))
 
+    def clear(self) -> None:
+        """Remove what a run that was never saved has left."""
+        for file in (self.summary, self.metrics, self.predictions, self.best):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
+
     @contextmanager
     def owned(self) -> Iterator[None]:
         """Be the only process that works in the folder; one that has it already keeps it.
 
         Raises:
-            ConfigError: another process does, and who it is.
+            InUse: another process does, and who it is.
+            ConfigError: the folder cannot be written to.
         """
-        lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
+        lock = FileLock(self.path / ".lock", timeout=LOCK_SECONDS, is_singleton=True)
         try:
             lock.acquire()
         except Timeout:
@@ -123,21 +135,39 @@ class RunFolder:
             heart.join()
             self.owner.unlink(missing_ok=True)
 
+    def is_in_use(self) -> bool:
+        """Return whether a process works in the folder, as its lock tells.
+
+        The owner's file alone does not: one that was killed has left it.
+        """
+        if not self.owner.exists():
+            return False
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            with lock:
+                return False
+        except Timeout:
+            return True
+        except (NotImplementedError, OSError):
+            return self._is_alive()
+
     def _is_alive(self) -> bool:
         try:
             return time.time() - self.owner.stat().st_mtime < DEAD_SECONDS
         except FileNotFoundError:
             return False
 
-    def _in_use(self) -> ConfigError:
+    def _in_use(self) -> "InUse":
         try:
             owner = json.loads(self.owner.read_text())
             who = f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
         except (OSError, ValueError, KeyError):
             who = "another process"
-        return ConfigError(f"{self} is in use by {who}: wait until it has ended, or stop it first.")
+        return InUse(f"{self} is in use by {who}: wait until it has ended, or stop it first.")
 
 
+# How long a lock is tried for: who only asks whether it is held has it for a moment.
+LOCK_SECONDS = 0.2
 # Where a file system has no locks, its owner says that it lives this often, and counts as dead when
 # it has not for so long.
 HEARTBEAT_SECONDS = 10
@@ -158,11 +188,7 @@ def claim_folder(path: Path, key: str) -> Path:
     Raises:
         ConfigError: it cannot be made.
     """
-    path = Path(os.path.abspath(path))
-    if Path.cwd().is_relative_to(path):
-        raise ConfigError(
-            f"{key}={path} is the working directory, or has it within: name a folder of its own."
-        )
+    path = _refuse_working_directory(path, key)
     for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
         folder = path.with_name(path.name + suffix)
         try:
@@ -173,3 +199,26 @@ def claim_folder(path: Path, key: str) -> Path:
             raise ConfigError(f"{key}={folder} cannot be made: {error.strerror}.") from error
         return folder
     raise AssertionError
+
+
+def make_folder(path: Path, key: str) -> Path:
+    """Make a folder unless it is there, and return it; `key` as for `claim_folder`.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    path = _refuse_working_directory(path, key)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{key}={path} cannot be made: {error.strerror}.") from error
+    return path
+
+
+def _refuse_working_directory(path: Path, key: str) -> Path:
+    path = Path(os.path.abspath(path))
+    if Path.cwd().is_relative_to(path):
+        raise ConfigError(
+            f"{key}={path} is the working directory, or has it within: name a folder of its own."
+        )
+    return path

@@ -4,9 +4,11 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
@@ -15,15 +17,36 @@ from mnist_bench.loggers.console import Screen, as_text, closing_table, info, la
 from mnist_bench.models import summarise
 from mnist_bench.runs.checkpoint import CheckpointWriter, resume_command, write_checkpoint
 from mnist_bench.runs.folder import RunFolder
-from mnist_bench.runs.records import write_metrics
+from mnist_bench.runs.records import read_summary, write_metrics
 from mnist_bench.runs.run import Run
 from mnist_bench.training.interrupt import Interrupted, StopRequest
 from mnist_bench.training.learner import count_steps
 from mnist_bench.training.loop import best_record, is_over, train
 
 
-def carry_out(config: TrainConfig, path: Path) -> None:
+def do_what_is_missing(config: TrainConfig, path: Path) -> float:
+    """Carry out a run that may have been begun, or completed, by an earlier command.
+
+    Raises:
+        InUse: another process works on it.
+        BenchError, SystemExit: as `carry_out`.
+    """
+    folder = RunFolder(path)
+    with folder.owned():
+        summary = read_summary(path)
+        if summary.get("status") == "completed":
+            return float(summary["val_loss"])
+        if folder.last.exists() or folder.previous.exists():
+            config = replace(config, resume=str(path))
+        else:
+            folder.clear()
+        return carry_out(config, path)
+
+
+def carry_out(config: TrainConfig, path: Path) -> float:
     """Train, validate, test, and leave the records in the folder `path`.
+
+    Returns the validation loss of the weights that were tested.
 
     The folder exists and has Hydra's `.hydra`. With `config.resume` it is that run's folder.
 
@@ -41,6 +64,7 @@ def carry_out(config: TrainConfig, path: Path) -> None:
             loggers.end(summary)
             run.finish(summary)
             screen.table(closing_table(run.closing_rows(summary)))
+    return float(summary["val_loss"])
 
 
 def fit(run: Run, screen: Screen, loggers: Loggers) -> None:
@@ -48,7 +72,7 @@ def fit(run: Run, screen: Screen, loggers: Loggers) -> None:
     table = layers_table(
         run.config.model.name, summarise(run.learner.network, run.splits.image_shape)
     )
-    screen.table(table)
+    screen.table(table, once=True)
     screen.line(run.describe(), style="bold")
     trainer, history = run.config.trainer, run.position.history
     steps = count_steps(len(run.splits.train), trainer.batch_size)
@@ -92,6 +116,8 @@ def recording_the_end(run: Run, screen: Screen) -> Iterator[None]:
 
 def _tell_interrupted(run: Run, screen: Screen) -> None:
     run.interrupt()
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return  # the sweep says how to go on
     if run.folder.last.exists():
         folder = Path(os.path.relpath(run.folder.path))
         command = resume_command(folder, config_dirs(HydraConfig.get().runtime))

@@ -1,9 +1,18 @@
-"""Sweeps keep their runs apart: from each other, and from those of other sweeps."""
+"""Sweeps keep their runs apart, remember them, and do what is missing."""
 
+import csv
+import os
+import signal
 import subprocess
 
 from mnist_bench.runs.checkpoint import epochs_begun, read_checkpoint
-from tests.support.train_command import COMMAND, environment, read_summary, run_train
+from tests.support.train_command import (
+    COMMAND,
+    environment,
+    read_summary,
+    run_train,
+    same_training,
+)
 
 TINY = (
     *("data.limit=200", "trainer.epochs=1", "trainer.gpus=0", "trainer.precision=fp32"),
@@ -35,11 +44,12 @@ def test_two_sweeps_that_begin_together_have_folders_of_their_own(tmp_path, mnis
     assert sorted(found.values()) == [["cnn3x3"] * 2, ["cnn5x5"] * 2]
 
 
-def test_what_would_put_two_runs_into_one_folder_is_refused(tmp_path, mnist_root):
+def test_runs_that_would_be_the_same_are_refused(tmp_path, mnist_root):
     for arguments, said in (
-        (["seed=0,0"], "Two runs of this sweep would have the folder seed=0"),
-        (["seed=0,1", "hydra.sweep.subdir=same"], "would have the folder same"),
+        (["seed=0,0"], "Two runs of this sweep would be the same, seed=0"),
+        (["model.dropout=0.5,.5"], "Two runs of this sweep would be the same, model.dropout=0.5"),
         (["seed=1", "seed=2,3"], "seed is given twice, as seed=1 and seed=2,3"),
+        (["seed=0,1", "sweep.name=a/b"], "sweep.name=a/b is not allowed"),
     ):
         process = run_train("-m", *arguments, *TINY, cwd=tmp_path, data_root=mnist_root)
         assert process.returncode == 1
@@ -64,3 +74,162 @@ def test_a_run_that_is_in_use_is_refused_with_its_owner(tmp_path, mnist_root):
     more = f"trainer.epochs={begun + 1}"
     again = run_train("resume=run", more, cwd=tmp_path, data_root=mnist_root)
     assert again.returncode == 0, again.stderr
+
+
+# --- Named sweeps -----------------------------------------------------------------------------
+
+NAMED = ("-m", *TINY, "sweep.name=named")
+# Long enough to be stopped in the middle.
+LONGER = ("-m", *TINY, "data.limit=1000", "trainer.epochs=5", "seed=range(4)")
+
+
+def sweep_of(folder, mnist_root, *arguments, status=0):
+    process = run_train(*arguments, cwd=folder, data_root=mnist_root)
+    assert process.returncode == status, process.stderr
+    return process
+
+
+def when_trained(folder):
+    return {p.parent.name: p.stat().st_mtime_ns for p in folder.rglob("predictions.npz")}
+
+
+def test_the_same_command_again_does_what_is_missing(tmp_path, mnist_root):
+    """In whatever order; with more values it is extended, also by what did not vary before."""
+    named = tmp_path / "outputs" / "sweeps" / "named"
+    first = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1", "model.kernel_size=3,5")
+    assert "run 4 of 4: seed=1 model.kernel_size=5" in first.stdout
+    before = when_trained(named)
+    assert sorted(before) == [
+        f"model.kernel_size={size}--seed={seed}" for size in (3, 5) for seed in (0, 1)
+    ]
+    assert first.stdout.count("output shape") == 2  # a table of layers for each network
+
+    again = sweep_of(tmp_path, mnist_root, *NAMED, "model.kernel_size=5,3", "seed=1,0")
+    assert when_trained(named) == before
+    assert "epoch" not in again.stdout and again.stdout.count("kernel_size=") == 4
+
+    more = sweep_of(tmp_path, mnist_root, *NAMED, "model.kernel_size=3,5,7", "seed=0,2")
+    after = when_trained(named)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 8 and more.stdout.count("\nrun ") == 4
+
+    sweep_of(tmp_path, mnist_root, *NAMED, "model.kernel_size=3,5", "seed=3")
+    assert "model.kernel_size=5--seed=3" in when_trained(named)
+    with (named / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    assert {(row["model.kernel_size"], row["seed"]) for row in rows} >= {("7", "2"), ("5", "3")}
+    for row in rows:
+        summary = read_summary(named / row["run"])
+        assert float(row["val_loss"]) == summary["val_loss"]
+        assert int(row["test_errors"]) == summary["test_errors"]
+
+
+def test_another_setting_is_refused_and_the_difference_told(tmp_path, mnist_root):
+    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
+    before = when_trained(tmp_path)
+    for changed, told in (
+        (["seed=0,1", "optimizer.lr=0.1"], "made with optimizer.lr=0.003, and this has"),
+        (["seed=5,6", "trainer.epochs=2"], "made with trainer.epochs=1, and this has"),
+        (["seed=0,1", "model=cnn3x3", "model.dropout=0"], "made with model.dropout=[0.25, 0.5]"),
+    ):
+        process = sweep_of(tmp_path, mnist_root, *NAMED, *changed, status=1)
+        (sentence,) = process.stderr.splitlines()
+        assert told in sentence and "give it another sweep.name" in sentence
+    assert when_trained(tmp_path) == before
+    # What changes nothing that is computed may differ.
+    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1", "trainer.save_every=3")
+
+
+def test_a_dry_run_tells_what_is_there_and_trains_nothing(tmp_path, mnist_root):
+    nothing = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1", "sweep.dry_run=true")
+    assert "how long a run takes is not known yet" in nothing.stdout
+    assert not (tmp_path / "outputs").exists()
+    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
+    some = sweep_of(tmp_path, mnist_root, *NAMED, "seed=range(4)", "sweep.dry_run=true")
+    assert "2 of 4 runs are missing: about " in some.stdout
+    assert some.stdout.count("waiting") == 2 and some.stdout.count("completed") == 2
+    assert len(when_trained(tmp_path)) == 2
+
+
+def test_a_sweep_that_is_stopped_says_how_it_goes_on_to_the_same_end(tmp_path, mnist_root):
+    whole = sweep_of(tmp_path, mnist_root, *LONGER, "sweep.name=whole")
+    assert "To go on" not in whole.stdout
+    with subprocess.Popen(
+        [*COMMAND, *LONGER],
+        cwd=tmp_path,
+        env=environment(mnist_root, PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        told = []
+        for line in process.stdout:
+            told.append(line)
+            if line.startswith("epoch 3/5") and "run 2 of 4: seed=1\n" in told:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 128 + signal.SIGINT
+    (how,) = [line for line in told if "To go on: " in line]
+    assert how.startswith("1 of 4 runs are completed, 3 are left. To go on: mnist-bench train -m ")
+    assert any(line.split()[:2] == ["seed=1", "interrupted,"] for line in told)
+    command = how.partition("mnist-bench train ")[2]
+    goes_on = subprocess.run(
+        " ".join([*COMMAND, command]),
+        shell=True,
+        cwd=tmp_path,
+        env=environment(mnist_root),
+        capture_output=True,
+        text=True,
+    )
+    assert goes_on.returncode == 0, goes_on.stderr
+    assert "run 2 of 4, goes on: seed=1" in goes_on.stdout and "run 1 of" not in goes_on.stdout
+    (stopped,) = [p for p in (tmp_path / "outputs" / "sweeps").iterdir() if p.name != "whole"]
+    for seed in range(4):
+        same_training(stopped / f"seed={seed}", stopped.with_name("whole") / f"seed={seed}")
+
+
+def test_two_processes_share_a_sweep_and_one_takes_over_from_the_other(tmp_path, mnist_root):
+    """Each run is trained once, but for the one that is killed in the middle."""
+    shared = [*COMMAND, *LONGER, "sweep.name=shared"]
+    variables = environment(mnist_root, PYTHONUNBUFFERED="1")
+    with subprocess.Popen(
+        shared, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        for line in killed.stdout:
+            if line.startswith("epoch 2/5"):
+                break
+        with subprocess.Popen(
+            shared, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, text=True
+        ) as other:
+            for line in other.stdout:
+                if line.startswith("run "):
+                    os.kill(killed.pid, signal.SIGKILL)
+                    break
+            rest = [line, *other.stdout]
+        before = ["run 1 of 4: seed=0\n", *killed.stdout]
+    assert other.returncode == 0
+    first, second = (
+        [line.split("seed=")[1].strip() for line in lines if line.startswith("run ")]
+        for lines in (before, rest)
+    )
+    assert sorted(first[:-1] + second) == ["0", "1", "2", "3"]
+    assert len(when_trained(tmp_path)) == 4
+
+
+def test_files_in_conf_sweep_are_sweeps(tmp_path, mnist_root):
+    process = sweep_of(tmp_path, mnist_root, "sweep=kernel_dropout", *TINY, "sweep.dry_run=true")
+    assert "27 of 27 runs are missing" in process.stdout
+
+
+def test_status_is_told_from_beside(tmp_path, mnist_root):
+    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
+    command = [*COMMAND[:-1], "status", "named"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode == 0 and "All runs are completed." in told.stdout
+    none = subprocess.run([*command[:-1], "nowhere"], cwd=tmp_path, capture_output=True, text=True)
+    assert none.returncode == 1 and "nowhere is not the folder of a sweep" in none.stderr
+
+
+def test_it_ends_at_the_first_failure_if_that_is_wished(tmp_path, mnist_root):
+    fails = (*NAMED, "optimizer=sgd", "optimizer.lr=1e20,0.01", "sweep.fail_fast=true")
+    process = sweep_of(tmp_path, mnist_root, *fails, status=1)
+    assert "1 failed, 1 are left" in process.stdout

@@ -248,7 +248,7 @@ def test_a_sweep_leaves_complete_runs_named_by_what_varies(tmp_path, mnist_root)
     )
     assert process.returncode == 0, process.stderr
     runs = {path.parent.name: path.parent for path in tmp_path.glob("sweep/*/summary.json")}
-    closing_table = process.stdout[process.stdout.rindex("test accuracy") :]
+    closing_table = process.stdout[process.stdout.rindex("val loss") :]
     assert set(runs) == {
         f"model.dropout={rate}--model={model}"
         for model in ("cnn3x3", "cnn5x5")
@@ -258,7 +258,8 @@ def test_a_sweep_leaves_complete_runs_named_by_what_varies(tmp_path, mnist_root)
         summary = read_summary(folder)
         assert summary["status"] == "completed"
         assert f"model={summary['model']}" in name
-        assert re.search(rf"{name} .* {summary['test_accuracy']:.2%}", closing_table)
+        row = name.replace("model.dropout", "dropout").replace("--", " ")
+        assert re.search(rf"{row} .* {summary['test_accuracy']:.2%}", closing_table)
         assert list((folder / "tensorboard").iterdir())
         layers = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)["network"]
         assert layers["features.conv1.weight"].shape[-1] == int(summary["model"][-1])
@@ -277,6 +278,9 @@ def test_one_failing_run_does_not_stop_a_sweep(tmp_path, mnist_root):
     }
     assert sorted(statuses.values()) == ["completed", "failed"]
     assert statuses["optimizer.lr=0.01"] == "completed"
+    (sentence,) = process.stderr.splitlines()
+    assert sentence.startswith("optimizer.lr=1e+20 failed: The loss became ")
+    assert "See sweep/optimizer.lr=1e+20/train.log." in sentence
 
 
 def test_a_run_starts_without_what_it_does_not_need():

@@ -1,0 +1,46 @@
+"""The sweeper that Hydra uses for `-m`; Hydra looks for plugins in `hydra_plugins` only."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class MnistBenchSweeperConfig:
+    _target_: str = "hydra_plugins.mnist_bench_sweeper.MnistBenchSweeper"
+    # Axes of the sweep besides those of the command line, as KEY: VALUES.
+    params: dict[str, str] | None = None
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="mnist_bench", node=MnistBenchSweeperConfig, provider="mnist_bench"
+)
+
+
+class MnistBenchSweeper(Sweeper):
+    """Does what is missing of a sweep, and hands it to the launcher that is configured."""
+
+    def __init__(self, params: dict[str, str] | None = None):
+        self.params = dict(params or {})
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.config: DictConfig = config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Return the validation loss of every run, by the name of its folder."""
+        # Imported late: Hydra loads this module for every command.
+        from mnist_bench.launch.sweeps.sweep import carry_out
+
+        lines = [f"{key}={value}" for key, value in self.params.items()]
+        return carry_out(self.config, self.launcher, [*lines, *arguments])

@@ -1,0 +1,215 @@
+"""What the runs of a sweep are: from a command line to settings, names and digests.
+
+Hydra composes a configuration in 0.1 s, so each combination of files is composed once, and each
+swept value is set on it once; a run's settings are those of its combination with what its values
+change.
+"""
+
+import copy
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict, read_write
+
+from mnist_bench.config.identity import computed, digest
+from mnist_bench.config.read import to_config
+from mnist_bench.config.schema import TrainConfig
+from mnist_bench.config.walk import flatten
+from mnist_bench.errors import ConfigError
+
+# What a folder is called at most; file systems allow 255 bytes.
+LONGEST_NAME = 120
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key that varies, and its values as a command line has them."""
+
+    key: str
+    values: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        return [f"{self.key}={value}" for value in self.values]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep: what tells it from the others, and what it computes."""
+
+    varied: tuple[str, ...]  # KEY=VALUE, in the order of the command line
+    shared: tuple[str, ...]
+    settings: Settings
+
+    @cached_property
+    def digest(self) -> str:
+        return digest(computed(self.settings))
+
+    @property
+    def overrides(self) -> list[str]:
+        return [*self.shared, *self.varied]
+
+    def name(self, keys: Iterable[str] = ()) -> str:
+        """Return the name of its folder, whatever the order of the command line.
+
+        `keys` are those that vary elsewhere in the sweep, which it has as settings.
+        """
+        given = {line.partition("=")[0] for line in self.varied}
+        others = [f"{k}={self.settings[k]}" for k in keys if k in self.settings and k not in given]
+        name = "--".join(sorted([*self.varied, *others])).replace("/", "_") or "run"
+        if len(name.encode()) <= LONGEST_NAME:
+            return name
+        return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}~{self.digest[:8]}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs that a command line asks for.
+
+    `bases` are the settings of each combination of files without the values that vary, by what the
+    combination is called; `moved` the keys that vary, or follow from what does.
+    """
+
+    axes: tuple[Axis, ...]
+    shared: tuple[str, ...]
+    jobs: tuple[Job, ...]
+    bases: Mapping[str, Settings]
+    moved: frozenset[str]
+
+
+def parse(lines: Sequence[str]) -> list[Override]:
+    """Parse overrides of a command line.
+
+    Raises:
+        HydraException: one of them is none.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    overrides: list[Override] = OverridesParser.create(config_loader=loader).parse_overrides(
+        list(lines)
+    )
+    return overrides
+
+
+def refuse_twice(overrides: Sequence[Override]) -> None:
+    """Refuse a key that is swept and given once more.
+
+    Raises:
+        ConfigError: names the key and what it was given as.
+    """
+    swept = {o.get_key_element() for o in overrides if o.is_sweep_override()}
+    for key in sorted(swept):
+        given = [str(o.input_line) for o in overrides if o.get_key_element() == key]
+        if len(given) > 1:
+            raise ConfigError(f"{key} is given twice, as {' and '.join(given)}: give it once.")
+
+
+def plan(config_name: str, lines: Sequence[str], hydra_lines: Sequence[str]) -> Plan:
+    """Return the runs that a command line asks for, in its order.
+
+    `lines` are the overrides of the task, `hydra_lines` those of Hydra itself.
+
+    Raises:
+        ConfigError: a value is out of range, or two runs would be the same.
+        HydraException: Hydra refuses one of them.
+    """
+    overrides = parse(lines)
+    refuse_twice(overrides)
+    shared = tuple(str(o.input_line) for o in overrides if not o.is_sweep_override())
+    axes = tuple(
+        Axis(o.get_key_element(), tuple(map(str, o.sweep_string_iterator())))
+        for o in overrides
+        if o.is_sweep_override()
+    )
+    groups = [axis for axis in axes if _is_group(axis.key)]
+    bases, changes = {}, {}
+    for files in itertools.product(*(axis.lines() for axis in groups)):
+        composed = _compose(config_name, [*shared, *files, *hydra_lines])
+        choices = composed.hydra.runtime.choices
+        config = without_hydra(composed)
+        bases[files] = flatten(to_config(config, choices))
+        for axis in axes:
+            for line in axis.lines() if axis not in groups else ():
+                changed = copy.deepcopy(config)
+                ConfigLoaderImpl._apply_overrides_to_config(parse([line]), changed)
+                settings = flatten(to_config(changed, choices))
+                changes[files, line] = _differences(bases[files], settings)
+    jobs = []
+    for varied in itertools.product(*(axis.lines() for axis in axes)):
+        files = tuple(line for line, axis in zip(varied, axes, strict=True) if axis in groups)
+        values = [line for line, axis in zip(varied, axes, strict=True) if axis not in groups]
+        settings = dict(bases[files])
+        for line in values:
+            settings |= changes[files, line]
+        jobs.append(Job(varied, shared, settings))
+    _refuse_alike(jobs)
+    moved = {axis.key for axis in axes} | {key for change in changes.values() for key in change}
+    named = {" ".join(files): settings for files, settings in bases.items()}
+    return Plan(axes, shared, tuple(jobs), named, frozenset(moved))
+
+
+def compose_job(config_name: str, job: Job, hydra_lines: Sequence[str]) -> TrainConfig:
+    """Return the checked configuration of a job as Hydra composes it when it is launched."""
+    composed = _compose(config_name, [*job.overrides, *hydra_lines])
+    return to_config(without_hydra(composed), composed.hydra.runtime.choices)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Return a copy without Hydra's own settings."""
+    job_config = copy.deepcopy(config)
+    with read_write(job_config), open_dict(job_config):
+        del job_config["hydra"]
+    return job_config
+
+
+def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    composed = hydra.compose_config(
+        config_name, overrides, run_mode=RunMode.RUN, with_log_configuration=False
+    )
+    if composed.resume is not None:
+        raise ConfigError("resume= goes on with one run: give it without -m.")
+    if composed.imported_from is not None:
+        raise ConfigError("imported_from= is set by mnist-bench import-keras: use that.")
+    return composed
+
+
+def _is_group(key: str) -> bool:
+    loader = GlobalHydra.instance().config_loader()
+    return key.lstrip("+") in loader.list_groups("")
+
+
+def _differences(before: Settings, after: Settings) -> Settings:
+    return {k: v for k, v in after.items() if k not in before or before[k] != v}
+
+
+def _refuse_alike(jobs: Sequence[Job]) -> None:
+    seen: dict[str, Job] = {}
+    for job in jobs:
+        other = seen.setdefault(job.digest, job)
+        if other is not job:
+            first, second = " ".join(other.varied), " ".join(job.varied)
+            both = first if first == second else f"{first} and {second}"
+            raise ConfigError(
+                f"Two runs of this sweep would be the same, {both}: give every value once, and "
+                f"none that changes nothing."
+            )
+
+
+def groups_of(jobs: Sequence[Job]) -> Iterator[Job]:
+    """Yield one job for each set of settings that differ by more than the seed."""
+    seen = set()
+    for job in jobs:
+        key = digest({k: v for k, v in computed(job.settings).items() if k != "seed"})
+        if key not in seen:
+            seen.add(key)
+            yield job

@@ -1,0 +1,130 @@
+"""What a sweep has come to: the table that ends it, sweep.csv, and how long the rest will take."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from mnist_bench.errors import ConfigError
+from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord
+from mnist_bench.loggers.console import Screen, format_seconds, info
+from mnist_bench.runs.folder import atomic_write
+
+# Of more runs, a table shows the best; sweep.csv has all.
+MOST_ROWS = 40
+FIGURES = (
+    *("epochs", "tested_epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+    *("test_loss", "test_accuracy", "test_errors", "train_seconds", "device", "precision"),
+    *("kernels", "git_commit", "digest"),
+)
+
+
+def best_of(standings: Sequence[Standing]) -> Standing | None:
+    """Return the completed run of lowest validation loss; the test set does not choose."""
+    completed = [s for s in standings if s.state is State.completed]
+    return min(completed, key=lambda s: float(s.summary["val_loss"]), default=None)
+
+
+def results_table(title: str, standings: Sequence[Standing]) -> Table:
+    """Return a row for each run; of very many, for those of lowest validation loss."""
+    best, shown = best_of(standings), list(standings)
+    if len(shown) > MOST_ROWS:
+        shown = sorted(shown, key=lambda s: s.summary.get("val_loss") or float("inf"))[:MOST_ROWS]
+        title = f"{title}: the {MOST_ROWS} best of {len(standings)} runs"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    table.add_column("run")
+    if any(s.state is not State.completed for s in shown):
+        table.add_column("state")
+    for column in ("train", "val", "val loss", "test", "errors", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    labels = shorten([s.name for s in shown])
+    for label, found in zip(labels, shown, strict=True):
+        state = [_state(found)] * (table.columns[1].header == "state")
+        table.add_row(label, *state, *_figures(found), style="bold" if found is best else "")
+    if best is not None:
+        table.caption = "bold: the lowest validation loss"
+        table.caption_justify = "left"
+    return table
+
+
+def _state(found: Standing) -> str:
+    return found.state.value + (f", epoch {found.epochs}" if found.epochs else "")
+
+
+def _figures(found: Standing) -> list[str]:
+    summary = found.summary
+    if found.state is not State.completed:
+        return []
+    return [
+        *(f"{summary[f'{part}_accuracy']:.2%}" for part in ("train", "val")),
+        f"{summary['val_loss']:.4f}",
+        f"{summary['test_accuracy']:.2%}",
+        f"{summary['test_errors']}",
+        _duration(summary["train_seconds"]),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else format_seconds(seconds)
+
+
+def shorten(names: Sequence[str]) -> list[str]:
+    """Return names of runs as people read them: `kernel_size=3 seed=0`.
+
+    Keys lose their group where that leaves them apart.
+    """
+    parts = [name.split("--") for name in names]
+    keys = {part.partition("=")[0] for name in parts for part in name}
+    short = {key: key.rpartition(".")[2] for key in keys}
+    twice = {s for s in short.values() if list(short.values()).count(s) > 1}
+
+    def label(part: str) -> str:
+        key, equals, value = part.partition("=")
+        return f"{key if short[key] in twice else short[key]}{equals}{value}"
+
+    return [" ".join(map(label, name)) for name in parts]
+
+
+def print_status(sweep: Path) -> None:
+    """Show the table of a sweep, by its folder or its name, and how long the rest will take.
+
+    Raises:
+        ConfigError: there is no such sweep.
+    """
+    path = sweep if sweep.is_dir() else Path("outputs", "sweeps", sweep)
+    standings = list(SweepRecord(path).standings())
+    if not standings:
+        raise ConfigError(
+            f"{sweep} is not the folder of a sweep, nor the name of one in outputs/sweeps: it has "
+            f"no sweep.json."
+        )
+    Screen().console.print(results_table(str(path), standings))
+    info(forecast(standings))
+
+
+def write_csv(path: Path, varied: Sequence[str], standings: Sequence[Standing]) -> None:
+    """Write a row for each run: its name, state, the settings that vary, and its figures."""
+    with atomic_write(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["run", "state", *varied, *FIGURES])
+        for found in standings:
+            settings: Mapping[str, Any] = found.summary.get("config", {})
+            values = [settings.get(key, found.summary.get(key)) for key in varied]
+            figures = [found.summary.get(key) for key in FIGURES]
+            writer.writerow([found.name, found.state.value, *values, *figures])
+
+
+def forecast(standings: Sequence[Standing]) -> str:
+    """Return how many runs are missing, and how long they will take by what is known."""
+    seconds = [s.summary["train_seconds"] for s in standings if s.state is State.completed]
+    missing = len(standings) - len(seconds)
+    if not missing:
+        return "All runs are completed."
+    told = f"{missing} of {len(standings)} runs are missing"
+    if not seconds:
+        return f"{told}; how long a run takes is not known yet."
+    mean = sum(seconds) / len(seconds)
+    return f"{told}: about {_duration(missing * mean)} of training, at {_duration(mean)} a run."

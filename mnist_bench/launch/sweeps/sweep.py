@@ -1,0 +1,186 @@
+"""A sweep from its command line to its table: what is missing is trained, what is there is read."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, read_write
+from rich.table import Table
+
+from mnist_bench.config.compose import quoted
+from mnist_bench.config.help import name_program
+from mnist_bench.config.parts import config_dirs
+from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
+from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
+from mnist_bench.launch.sweeps.results import forecast, results_table, write_csv
+from mnist_bench.runs.folder import claim_folder, make_folder
+
+# How often a run is looked at that another process works on, in seconds.
+POLL_SECONDS = 2.0
+
+
+def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> dict[str, Any]:
+    """Train what is missing of a sweep; return the validation loss of every run by its name.
+
+    Raises:
+        BenchError: the sweep cannot be as it is asked for; nothing has been trained.
+        SystemExit: a run failed, after the others, or the sweep was interrupted.
+    """
+    hydra_lines = list(config.hydra.overrides.hydra)
+    config_name = config.hydra.job.config_name
+    planned = plan(config_name, lines, hydra_lines)
+    folder = Path(config.hydra.sweep.dir)
+    known = {}
+    if config.sweep.name:
+        record = SweepRecord(folder.absolute())
+        record.refuse_another(planned)
+        known = record.names()
+    new = [job for job in planned.jobs if job.digest not in known]
+    refuse_what_cannot_run(config_name, hydra_lines, new)
+    if config.sweep.dry_run:
+        found = [standing(folder / known.get(job.digest, job.name())) for job in planned.jobs]
+        show(results_table(f"{folder}, of which nothing is trained now", found))
+        print(forecast(found))
+        return {}
+    make = make_folder if config.sweep.name else claim_folder
+    sweep = Sweep(SweepRecord(make(folder, "hydra.sweep.dir")), launcher, planned.jobs, config)
+    sweep.names = sweep.record.extend(planned)
+    try:
+        sweep.run_all()
+    except (KeyboardInterrupt, SystemExit):
+        sweep.tell_the_end()
+        raise
+    failed = sweep.tell_the_end()
+    if failed:
+        sys.exit(1)
+    return {name: s.summary.get("val_loss") for name, s in sweep.standings.items()}
+
+
+def refuse_what_cannot_run(config_name: str, hydra_lines: list[str], jobs: Sequence[Job]) -> None:
+    """Refuse a sweep one of whose runs could not begin; seeds make no difference to that.
+
+    Raises:
+        BenchError: says why.
+    """
+    # Imported late: PyTorch takes seconds, and a value out of range needs none of it.
+    from mnist_bench.loggers.console import info
+    from mnist_bench.runs.prepare import prepare
+
+    for job in groups_of(jobs):
+        prepare(compose_job(config_name, job, hydra_lines), info)
+
+
+def show(table: Table) -> None:
+    from mnist_bench.loggers.console import Screen
+
+    Screen().console.print(table)
+
+
+class Sweep:
+    """The runs of a command line, in their folder, on their way through a launcher."""
+
+    def __init__(
+        self, record: SweepRecord, launcher: Launcher, jobs: Sequence[Job], config: DictConfig
+    ):
+        self.record, self.launcher, self.jobs, self.config = record, launcher, jobs, config
+        self.names: dict[str, str] = {}  # of folders, by digest
+        self.attempted: set[str] = set()
+
+    @property
+    def standings(self) -> dict[str, Standing]:
+        """How each of this command's runs stands, by its name, in order."""
+        names = [self.names[job.digest] for job in self.jobs]
+        return {name: standing(self.record.path / name) for name in names}
+
+    def run_all(self) -> None:
+        """Launch what is missing, until nothing is; what other processes work on is waited for."""
+        with read_write(self.config):
+            hydra = self.config.hydra
+            hydra.sweep.dir = str(self.record.path)
+            # Each job is composed anew, from these.
+            hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(hydra.sweep.dir)}")
+        while missing := self._missing():
+            free = [job for job in missing if self._standing(job).state is not State.running]
+            for batch in self._batches(free):
+                results = self._launch(batch)
+                if self.config.sweep.fail_fast and any(
+                    result.status is JobStatus.FAILED for result in results
+                ):
+                    return
+            if not free:
+                time.sleep(POLL_SECONDS)
+
+    def _missing(self) -> list[Job]:
+        return [
+            job
+            for job in self.jobs
+            if self._standing(job).state is not State.completed
+            and self.names[job.digest] not in self.attempted
+        ]
+
+    def _batches(self, jobs: list[Job]) -> list[list[Job]]:
+        """One after the other where they are launched so, as others may take some meanwhile."""
+        if isinstance(self.launcher, BasicLauncher):
+            return [[job] for job in jobs]
+        return [jobs] if jobs else []
+
+    def _launch(self, jobs: Sequence[Job]) -> Sequence[JobReturn]:
+        over = (State.running, State.completed)
+        jobs = [job for job in jobs if self._standing(job).state not in over]
+        if not jobs:
+            return []
+        overrides = []
+        for job in jobs:
+            self._announce(job)
+            name = quoted(self.names[job.digest])
+            overrides.append([*job.overrides, f"hydra.sweep.subdir={name}"])
+        results: Sequence[JobReturn] = self.launcher.launch(
+            overrides, initial_job_idx=self.jobs.index(jobs[0])
+        )
+        for job in jobs:
+            if self._standing(job).state is not State.running:
+                self.attempted.add(self.names[job.digest])
+        return results
+
+    def _announce(self, job: Job) -> None:
+        from mnist_bench.loggers.console import Screen
+
+        goes_on = ", goes on" * (self._standing(job).state is State.interrupted)
+        number = f"run {self.jobs.index(job) + 1} of {len(self.jobs)}{goes_on}"
+        Screen().console.print(f"\n{number}: {' '.join(job.varied)}", style="bold")
+
+    def _standing(self, job: Job) -> Standing:
+        return standing(self.record.path / self.names[job.digest])
+
+    def tell_the_end(self) -> bool:
+        """Show and write the table of all runs; return whether one of this command's failed."""
+        everything = list(self.record.standings())
+        write_csv(self.record.path / "sweep.csv", self.record.varied(), everything)
+        show(results_table(os.path.relpath(self.record.path), everything))
+        states = [found.state for found in self.standings.values()]
+        completed, failed = states.count(State.completed), states.count(State.failed)
+        if completed < len(states):
+            left = len(states) - completed - failed
+            told = [f"{completed} of {len(states)} runs are completed"]
+            told += [f"{failed} failed"] * (failed > 0) + [f"{left} are left"] * (left > 0)
+            print(f"{', '.join(told)}. To go on: {self.command()}")
+        return failed > 0
+
+    def command(self) -> str:
+        """Return the command line that does what is missing."""
+        folders = config_dirs(self.config.hydra.runtime)
+        given = [f"--config-dir {shlex.quote(folder)}" for folder in folders]
+        overrides = self.config.hydra.overrides
+        own = ("hydra.mode=", "hydra.sweep.dir=", "sweep.name=")
+        lines = [o for o in (*overrides.task, *overrides.hydra) if not o.startswith(own)]
+        lines.append(f"sweep.name={self.record.path.name}")
+        if self.record.path.parent != Path("outputs", "sweeps").absolute():
+            lines.append(f"hydra.sweep.dir={os.path.relpath(self.record.path)}")
+        return " ".join([name_program(), *given, "-m", *map(shlex.quote, lines)])
