@@ -45,10 +45,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_wheel_has_every_file_of_the_package_and_of_conf(wheel: Path) -> None:
-    package = REPOSITORY / "mnist_bench"
     expected = {
-        f"mnist_bench/{path.relative_to(package)}"
-        for path in package.rglob("*")
+        str(path.relative_to(REPOSITORY))
+        for package in ("mnist_bench", "hydra_plugins")
+        for path in (REPOSITORY / package).rglob("*")
         if path.is_file() and path.suffix not in (".pyc", ".md")
     }
     conf = REPOSITORY / "conf"

@@ -3,7 +3,7 @@
 from mnist_bench.config.compose import CONF
 
 GROUPS = ["model", "optimizer", "scheduler", "data", "augmentation", "loss"]
-GROUPS += ["trainer", "logger", "experiment"]
+GROUPS += ["trainer", "logger", "experiment", "sweep"]
 
 
 def options(group: str) -> list[str]:
