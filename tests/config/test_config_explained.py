@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from mnist_bench.config.explain import REMOVED_CHOICES, explain
 from mnist_bench.config.help import register_help
-from mnist_bench.config.schema import TrainConfig
+from mnist_bench.config.schema import TrainConfig, register_schemas
 from tests.support.config_files import CONF, GROUPS, options
 
 Compose = Callable[..., TrainConfig]
@@ -91,6 +91,7 @@ def test_every_file_says_what_it_is(path: Path) -> None:
 
 
 def test_help_names_every_choice_of_every_group_and_nothing_else() -> None:
+    register_schemas()
     register_help()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         hydra = hydra_compose("train", return_hydra_config=True).hydra
