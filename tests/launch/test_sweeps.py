@@ -215,6 +215,14 @@ def test_two_processes_share_a_sweep_and_one_takes_over_from_the_other(tmp_path,
     assert len(when_trained(tmp_path)) == 4
 
 
+def test_a_folder_that_holds_another_run_is_not_taken_for_it(tmp_path, mnist_root):
+    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
+    named = tmp_path / "outputs" / "sweeps" / "named"
+    (named / "seed=1").rename(named / "seed=2")
+    process = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,2", status=1)
+    assert "seed=2 holds another run, of other settings: move it away" in process.stderr
+
+
 def test_files_in_conf_sweep_are_sweeps(tmp_path, mnist_root):
     process = sweep_of(tmp_path, mnist_root, "sweep=kernel_dropout", *TINY, "sweep.dry_run=true")
     assert "27 of 27 runs are missing" in process.stdout

@@ -91,6 +91,7 @@ class Sweep:
     ):
         self.record, self.launcher, self.jobs, self.config = record, launcher, jobs, config
         self.names: dict[str, str] = {}  # of folders, by digest
+        self.place = {job.digest: number for number, job in enumerate(jobs)}
         self.attempted: set[str] = set()
 
     @property
@@ -142,7 +143,7 @@ class Sweep:
             name = quoted(self.names[job.digest])
             overrides.append([*job.overrides, f"hydra.sweep.subdir={name}"])
         results: Sequence[JobReturn] = self.launcher.launch(
-            overrides, initial_job_idx=self.jobs.index(jobs[0])
+            overrides, initial_job_idx=self.place[jobs[0].digest]
         )
         for job in jobs:
             if self._standing(job).state is not State.running:
@@ -153,7 +154,7 @@ class Sweep:
         from mnist_bench.loggers.console import Screen
 
         goes_on = ", goes on" * (self._standing(job).state is State.interrupted)
-        number = f"run {self.jobs.index(job) + 1} of {len(self.jobs)}{goes_on}"
+        number = f"run {self.place[job.digest] + 1} of {len(self.jobs)}{goes_on}"
         Screen().console.print(f"\n{number}: {' '.join(job.varied)}", style="bold")
 
     def _standing(self, job: Job) -> Standing:
