@@ -49,11 +49,11 @@ def write_summary(folder: RunFolder, summary: dict[str, Any]) -> None:
         file.write("\n")
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path, digest: str | None = None) -> dict[str, Any]:
     """Return what summary.json holds; nothing if the run has not ended.
 
     Raises:
-        DataError: the file is not a JSON object.
+        DataError: the file is not a JSON object, or is of a run with another digest.
     """
     path = RunFolder(folder).summary
     try:
@@ -64,6 +64,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}): move {folder} away.") from error
+    if digest is not None and content.get("digest", digest) != digest:
+        raise DataError(
+            f"{folder} holds another run, of other settings: move it away, or give the sweep "
+            f"another name."
+        )
     return content
 
 

@@ -14,7 +14,6 @@ from mnist_bench.config.identity import computed, digest
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import ConfigError
 from mnist_bench.loggers.base import Loggers
 from mnist_bench.loggers.console import Screen, as_text, closing_table, info, layers_table
 from mnist_bench.models import summarise
@@ -32,17 +31,12 @@ def do_what_is_missing(config: TrainConfig, path: Path) -> float:
 
     Raises:
         InUse: another process works on it.
-        ConfigError: the folder holds another run.
+        DataError: the folder holds another run.
         BenchError, SystemExit: as `carry_out`.
     """
     folder = RunFolder(path)
     with folder.owned():
-        summary = read_summary(path)
-        if summary.get("digest") not in (None, digest(computed(flatten(config)))):
-            raise ConfigError(
-                f"{folder} holds another run, of other settings: move it away, or give the sweep "
-                f"another name."
-            )
+        summary = read_summary(path, digest(computed(flatten(config))))
         if summary.get("status") == "completed":
             return float(summary["val_loss"])
         if folder.last.exists() or folder.previous.exists():

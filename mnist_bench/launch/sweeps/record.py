@@ -40,14 +40,14 @@ class Standing:
     epochs: int = 0  # done so far, of one that has not ended well
 
 
-def standing(path: Path) -> Standing:
-    """Return how the run in a folder stands, which need not be there.
+def standing(path: Path, digest: str) -> Standing:
+    """Return how the run of a digest stands, whose folder need not be there.
 
     Raises:
-        DataError: its summary.json is damaged.
+        DataError: its summary.json is damaged, or that of another run.
     """
     folder = RunFolder(path)
-    summary = read_summary(path)
+    summary = read_summary(path, digest)
     status = summary.get("status")
     if status == "completed":
         state = State.completed
@@ -82,8 +82,8 @@ class SweepRecord:
 
     def standings(self) -> Iterator[Standing]:
         """Yield how each run that was asked for stands, in the order of asking."""
-        for name in self.names().values():
-            yield standing(self.path / name)
+        for own, name in self.names().items():
+            yield standing(self.path / name, own)
 
     def extend(self, plan: Plan) -> dict[str, str]:
         """Take a plan's runs among those of this sweep; return all their folders by digest.

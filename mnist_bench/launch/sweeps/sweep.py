@@ -45,7 +45,9 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
     new = [job for job in planned.jobs if job.digest not in known]
     refuse_what_cannot_run(config_name, hydra_lines, new)
     if config.sweep.dry_run:
-        found = [standing(folder / known.get(job.digest, job.name())) for job in planned.jobs]
+        found = [
+            standing(folder / known.get(job.digest, job.name()), job.digest) for job in planned.jobs
+        ]
         show(results_table(f"{folder}, of which nothing is trained now", found))
         print(forecast(found))
         return {}
@@ -97,8 +99,7 @@ class Sweep:
     @property
     def standings(self) -> dict[str, Standing]:
         """How each of this command's runs stands, by its name, in order."""
-        names = [self.names[job.digest] for job in self.jobs]
-        return {name: standing(self.record.path / name) for name in names}
+        return {self.names[job.digest]: self._standing(job) for job in self.jobs}
 
     def run_all(self) -> None:
         """Launch what is missing, until nothing is; what other processes work on is waited for."""
@@ -158,7 +159,7 @@ class Sweep:
         Screen().console.print(f"\n{number}: {' '.join(job.varied)}", style="bold")
 
     def _standing(self, job: Job) -> Standing:
-        return standing(self.record.path / self.names[job.digest])
+        return standing(self.record.path / self.names[job.digest], job.digest)
 
     def tell_the_end(self) -> bool:
         """Show and write the table of all runs; return whether one of this command's failed."""
