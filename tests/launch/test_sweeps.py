@@ -5,6 +5,12 @@ import os
 import signal
 import subprocess
 
+from hydra import initialize_config_dir
+
+from mnist_bench.config.compose import CONF
+from mnist_bench.config.schema import register_schemas
+from mnist_bench.config.walk import flatten
+from mnist_bench.launch.sweeps.plan import compose_job, plan
 from mnist_bench.runs.checkpoint import epochs_begun, read_checkpoint
 from tests.support.train_command import (
     COMMAND,
@@ -213,6 +219,26 @@ def test_two_processes_share_a_sweep_and_one_takes_over_from_the_other(tmp_path,
     )
     assert sorted(first[:-1] + second) == ["0", "1", "2", "3"]
     assert len(when_trained(tmp_path)) == 4
+
+
+def test_settings_are_planned_as_they_are_composed(mnist_root):
+    """Numbers between the ends of an axis are set without composing all."""
+    register_schemas()
+    lines = [
+        *(
+            "model=cnn3x3,vgg16",
+            "optimizer.lr=1e-4,2e-4,3e-4,0.5",
+            "model.dropout=0.5,[0,0.1],0,0.2",
+        ),
+        *("model.adam_lr=0.001,0.002,0.003", "seed=range(2)", "data.scaling=raw,unit"),
+    ]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        planned = plan("train", lines[:3] + lines[4:], ["hydra.mode=RUN"])
+        others = plan("train", ["trainer.gpus=0", lines[3]], ["hydra.mode=RUN"])
+        assert len(planned.jobs) == 2 * 4 * 4 * 2 * 2
+        assert [job.settings["optimizer.lr"] for job in others.jobs] == [0.001, 0.002, 0.003]
+        for job in (*planned.jobs[::7], *others.jobs):
+            assert job.settings == flatten(compose_job("train", job, ["hydra.mode=RUN"]))
 
 
 def test_a_folder_that_holds_another_run_is_not_taken_for_it(tmp_path, mnist_root):

@@ -15,9 +15,9 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Transformer
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_bench.config.identity import computed, digest
 from mnist_bench.config.read import to_config
@@ -37,6 +37,7 @@ class Axis:
 
     key: str
     values: tuple[str, ...]
+    parsed: tuple[Any, ...]  # the same as Hydra reads them
 
     def lines(self) -> list[str]:
         return [f"{self.key}={value}" for value in self.values]
@@ -125,7 +126,11 @@ def plan(config_name: str, lines: Sequence[str], hydra_lines: Sequence[str]) -> 
     refuse_twice(overrides)
     shared = tuple(str(o.input_line) for o in overrides if not o.is_sweep_override())
     axes = tuple(
-        Axis(o.get_key_element(), tuple(map(str, o.sweep_string_iterator())))
+        Axis(
+            o.get_key_element(),
+            tuple(map(str, o.sweep_string_iterator())),
+            tuple(o.sweep_iterator(Transformer.identity)),
+        )
         for o in overrides
         if o.is_sweep_override()
     )
@@ -137,11 +142,9 @@ def plan(config_name: str, lines: Sequence[str], hydra_lines: Sequence[str]) -> 
         config = without_hydra(composed)
         bases[files] = flatten(to_config(config, choices))
         for axis in axes:
-            for line in axis.lines() if axis not in groups else ():
-                changed = copy.deepcopy(config)
-                ConfigLoaderImpl._apply_overrides_to_config(parse([line]), changed)
-                settings = flatten(to_config(changed, choices))
-                changes[files, line] = _differences(bases[files], settings)
+            if axis not in groups:
+                for line, change in _changes(config, choices, bases[files], axis):
+                    changes[files, line] = change
     jobs = []
     for varied in itertools.product(*(axis.lines() for axis in axes)):
         files = tuple(line for line, axis in zip(varied, axes, strict=True) if axis in groups)
@@ -154,6 +157,35 @@ def plan(config_name: str, lines: Sequence[str], hydra_lines: Sequence[str]) -> 
     moved = {axis.key for axis in axes} | {key for change in changes.values() for key in change}
     named = {" ".join(files): settings for files, settings in bases.items()}
     return Plan(axes, shared, tuple(jobs), named, frozenset(moved))
+
+
+def _changes(
+    config: DictConfig, choices: Mapping[str, str], base: Settings, axis: Axis
+) -> Iterator[tuple[str, Settings]]:
+    """Yield what each value of an axis changes of a combination's settings.
+
+    Where the first and the last change their own key alone, numbers between them do so, too, and
+    are set without composing all.
+    """
+
+    def compose(line: str) -> Settings:
+        changed = copy.deepcopy(config)
+        ConfigLoaderImpl._apply_overrides_to_config(parse([line]), changed)
+        return _differences(base, flatten(to_config(changed, choices)))
+
+    lines, key = axis.lines(), axis.key
+    ends = {line: compose(line) for line in (lines[0], lines[-1])}
+    alone = key in base and all(change.keys() <= {key} for change in ends.values())
+    scratch = copy.deepcopy(config)
+    for line, value in zip(lines, axis.parsed, strict=True):
+        if line in ends:
+            yield line, ends[line]
+        elif alone and isinstance(value, int | float):
+            OmegaConf.update(scratch, key, value)
+            found = OmegaConf.select(scratch, key)
+            yield line, {} if found == base[key] else {key: found}
+        else:
+            yield line, compose(line)
 
 
 def compose_job(config_name: str, job: Job, hydra_lines: Sequence[str]) -> TrainConfig:
