@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 @dataclass
 class MnistBenchSweeperConfig:
     _target_: str = "hydra_plugins.mnist_bench_sweeper.MnistBenchSweeper"
-    # Axes of the sweep besides those of the command line, as KEY: VALUES.
+    # Axes of the sweep as KEY: VALUES; a key of the command line takes the place of one.
     params: dict[str, str] | None = None
 
 
@@ -42,5 +42,6 @@ class MnistBenchSweeper(Sweeper):
         # Imported late: Hydra loads this module for every command.
         from mnist_bench.launch.sweeps.sweep import carry_out
 
-        lines = [f"{key}={value}" for key, value in self.params.items()]
+        given = {argument.lstrip("+~").partition("=")[0] for argument in arguments}
+        lines = [f"{key}={value}" for key, value in self.params.items() if key not in given]
         return carry_out(self.config, self.launcher, [*lines, *arguments])

@@ -128,7 +128,7 @@ def reproduce(
 
 def main() -> None:
     try:
-        app()
+        app(prog_name="mnist-bench")
     except BenchError as error:
         from mnist_bench.loggers.console import print_error
 

@@ -23,6 +23,12 @@ REMOVED_CHOICES = {
 def explain(error: Exception) -> str:
     """What Hydra has against a command line, in one sentence."""
     lines = [line.rstrip(".") for line in str(error).splitlines() if line.strip()]
+    if ambiguous := re.match(r"Ambiguous value for argument '(.+?)'$", lines[0]):
+        return (
+            f"{ambiguous[1]} are several values: add -m to sweep over them, or give a list, [...]."
+        )
+    if alone := re.match(r"Sweep parameters '(.+)' requires? --multirun", lines[0]):
+        return f"{alone[1]} is a sweep: add -m."
     if unknown := re.match(r"Could not override '([^']+)'", lines[0]):
         key, known = unknown[1], _known_keys()
         if key in REMOVED:
@@ -36,7 +42,8 @@ def explain(error: Exception) -> str:
         choice = str(error.missing_cfg_file).replace("/", "=")
         if choice in REMOVED_CHOICES:
             return f"{choice} is not a choice any more: give {REMOVED_CHOICES[choice]}."
-        return f"{choice} is not there: choose one of {', '.join(error.options)}."
+        options = ", ".join(error.options)
+        return f"{choice} is not there: choose one of {options}, or give --config-dir for your own."
     cause = [line.rstrip(".") for line in str(error.__cause__ or "").splitlines() if line.strip()]
     if cause:
         return f"{lines[0].removeprefix('Error merging override ')} is refused: {cause[0]}."

@@ -1,6 +1,7 @@
 """Train one network, or with -m a sweep of them: `mnist-bench train` and `python train.py`."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mnist_bench import __version__
-from mnist_bench.config.compose import CONF
+from mnist_bench.config.compose import CONF, quoted
 from mnist_bench.config.explain import explain
 from mnist_bench.config.help import register_help
 from mnist_bench.config.read import saved_choices, to_config
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [a for a in sys.argv[1:] if a.partition("=")[0] in ("--config-dir", "-cd")]
     if len(given) > 1:  # of which Hydra would read the last
         sys.exit(f"{' '.join(given)}: give one folder, with the files of all of them in it.")
+    # A path is taken as it is, though Hydra would have `=` and others in quotes.
+    sys.argv[1:] = [_quoted_path(argument) for argument in sys.argv[1:]]
     # Errors come through to here, and leave as one sentence if they are the user's.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -50,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(explain(error))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+
+
+def _quoted_path(argument: str) -> str:
+    key, _, path = argument.partition("=")
+    plain = key != "resume" or path[:1] in ("'", '"') or "\\" in path or re.search(r"\$\{", path)
+    return argument if plain else f"resume={quoted(path)}"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

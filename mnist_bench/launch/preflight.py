@@ -1,6 +1,7 @@
 """What happens before Hydra makes a folder: refuse what cannot run, and find the run's folder."""
 
 import atexit
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ from mnist_bench.errors import BenchError, ConfigError
 from mnist_bench.launch.sweeps.plan import parse, refuse_twice, without_hydra
 from mnist_bench.runs.folder import atomic_write, claim_folder
 
+# Settings that a single run has no use for.
+SWEEPS = re.compile(r"\+*sweep\.")
+
 
 class Preflight(Callback):
     """Hydra calls this before a run or a sweep leaves anything on disk."""
@@ -31,6 +35,7 @@ class Preflight(Callback):
         with _refusing():
             if config.resume is None:
                 _refuse_imported_from(config)
+                _refuse_sweep_settings(config, "give -m, and what is to vary.")
                 _find_own_modules(config, saved=False)
                 _try(without_hydra(config), config.hydra.runtime.choices)
                 config.hydra.run.dir = str(
@@ -44,6 +49,7 @@ class Preflight(Callback):
             _find_own_modules(config, saved=False)
             if _is_ours(config):
                 return
+            _refuse_sweep_settings(config, "leave it out, or hydra/sweeper.")
             _name_runs_by_what_varies(config)
             folder = claim_folder(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
             with read_write(config):
@@ -82,6 +88,13 @@ def _try_checked(checked: TrainConfig) -> None:
 def _refuse_imported_from(config: DictConfig) -> None:
     if config.imported_from is not None:
         raise ConfigError("imported_from= is set by mnist-bench import-keras: use that.")
+
+
+def _refuse_sweep_settings(config: DictConfig, remedy: str) -> None:
+    """Refuse what would do nothing without our sweeper."""
+    lines: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    if given := [line for line in lines if SWEEPS.match(line)]:
+        raise ConfigError(f"{given[0]} is for a sweep of mnist-bench: {remedy}")
 
 
 def _find_own_modules(config: DictConfig, saved: bool) -> list[Path]:

@@ -6,9 +6,8 @@ What a run prints goes to train.log as well, but for the bar.
 import io
 import logging
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -67,8 +66,8 @@ class Screen:
         )
 
     @contextmanager
-    def bar(self, epochs: int, steps: int) -> Iterator["Bar"]:
-        """A live bar over the steps of an epoch, gone when the epoch's line is there."""
+    def bar(self, epochs: int, steps: int, epoch: int) -> Iterator["Bar"]:
+        """A live bar over the steps of an epoch, from `epoch` on, gone when all are over."""
         progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
@@ -79,7 +78,7 @@ class Screen:
             disable=not self.console.is_terminal,
         )
         with progress:
-            yield Bar(progress, epochs, steps)
+            yield Bar(progress, epochs, steps, epoch)
 
 
 def info(text: str) -> None:
@@ -93,10 +92,17 @@ def print_error(sentence: str) -> None:
 
 
 class Bar:
-    def __init__(self, progress: Progress, epochs: int, steps: int):
+    def __init__(self, progress: Progress, epochs: int, steps: int, epoch: int):
         self.progress, self.epochs, self.steps = progress, epochs, steps
-        self.task = progress.add_task("", total=steps, epoch=1, epochs=epochs, figures="warming up")
+        self.task = progress.add_task(
+            "", total=steps, epoch=epoch, epochs=epochs, figures="warming up"
+        )
         progress.refresh()
+
+    def next_epoch(self, epoch: int) -> None:
+        """Begin anew; of short epochs, nothing may be shown within."""
+        if epoch <= self.epochs:
+            self.progress.update(self.task, completed=0, epoch=epoch, figures="", refresh=True)
 
     def show(self, glance: Glance) -> None:
         steps_left = (self.epochs - glance.epoch + 1) * self.steps - glance.step
@@ -130,23 +136,6 @@ def closing_table(rows: Iterable[tuple[str, str]]) -> Table:
     table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*row)
-    return table
-
-
-def sweep_table(title: str, summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row per completed run: its name in the sweep and what its summary.json says."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold")
-    table.add_column("run", overflow="fold")
-    for column in ("val accuracy", "test accuracy", "test errors", "seconds"):
-        table.add_column(column, justify="right")
-    for name, summary in summaries.items():
-        table.add_row(
-            name,
-            f"{summary['val_accuracy']:.2%}",
-            f"{summary['test_accuracy']:.2%}",
-            f"{summary['test_errors']}",
-            f"{summary['train_seconds']:.1f}",
-        )
     return table
 
 

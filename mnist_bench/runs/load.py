@@ -87,7 +87,8 @@ class TrainedNetwork:
         if array.dtype != np.uint8 or not (grey or colour):
             raise DataError(f"The images are {array.dtype} of shape {array.shape}: {wanted}")
         array_NHWC = array.reshape(-1, height, width, channels)
-        return torch.from_numpy(np.ascontiguousarray(array_NHWC.transpose(0, 3, 1, 2)))
+        # A copy: what Pillow gives is read-only.
+        return torch.from_numpy(np.array(array_NHWC.transpose(0, 3, 1, 2), order="C"))
 
 
 def load(folder: str | Path, config_dir: str | Path | None = None) -> TrainedNetwork:

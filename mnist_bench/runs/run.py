@@ -112,7 +112,7 @@ class Run:
             folder=self.folder.path,
             name=self.folder.path.name,
             settings=flatten(self.config),
-            overrides=self._hydra().overrides.task,
+            overrides=self._overrides(),
             layers=layers,
             splits=self.splits,
             history=self.position.history,
@@ -242,13 +242,19 @@ class Run:
             "compiled": self.learner.compiled is not None,
             "kernels": self.learner.kernels,
             **self.provenance,
-            "overrides": list(hydra.overrides.task),
+            "overrides": self._overrides(),
             "digest": digest(computed(flatten(config))),
             "config": flatten(config),
         }
 
     def _hydra(self) -> Any:
         return OmegaConf.load(self.folder.hydra).hydra
+
+    def _overrides(self) -> list[str]:
+        """Return those of the command line as they were given, `${...}` included."""
+        lines = OmegaConf.to_container(self._hydra().overrides.task, resolve=False)
+        assert isinstance(lines, list)
+        return lines
 
     # --- What is said -------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ def fit(run: Run, screen: Screen, loggers: Loggers) -> None:
     with (
         StopRequest() as stop,  # until all is written
         CheckpointWriter(run.placement.device) as writer,
-        screen.bar(trainer.epochs, steps) as bar,
+        screen.bar(trainer.epochs, steps, run.position.epoch) as bar,
     ):
         loggers.start(run.info(as_text(table)))
         for record in train(run.training, run.splits, trainer, stop, bar.show):
@@ -96,6 +96,7 @@ def fit(run: Run, screen: Screen, loggers: Loggers) -> None:
             write_metrics(run.folder, history)
             loggers.epoch(record)
             screen.epoch(record, trainer.epochs, best)
+            bar.next_epoch(record["epoch"] + 1)
 
 
 @contextmanager

@@ -188,6 +188,6 @@ def _check_finite(averages: dict[str, float], where: str) -> None:
     loss = averages["loss"]
     if not math.isfinite(loss):
         raise TrainingError(
-            f"The loss became {loss} {where}: lower optimizer.lr, set trainer.clip_norm, "
-            f"or use trainer.precision=fp32."
+            f"The loss became {loss} {where}: lower optimizer.lr, set trainer.clip_norm, or, in "
+            f"another precision, use trainer.precision=fp32."
         )

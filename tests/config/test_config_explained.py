@@ -147,7 +147,8 @@ def test_hydras_refusal_is_explained_in_one_line(
 def test_an_unknown_choice_is_answered_with_the_choices(compose: Compose, group: str) -> None:
     explained = explanation(compose, f"{group}=nothing")
     assert f"{group}=nothing is not there" in explained
-    assert explained.endswith(f"choose one of {', '.join(options(group))}.")
+    choices = ", ".join(options(group))
+    assert explained.endswith(f"choose one of {choices}, or give --config-dir for your own.")
 
 
 @pytest.mark.parametrize("choice", REMOVED_CHOICES)

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 
+import pytest
 from hydra import initialize_config_dir
 
 from mnist_bench.config.compose import CONF
 from mnist_bench.config.schema import register_schemas
 from mnist_bench.config.walk import flatten
+from mnist_bench.errors import ConfigError
 from mnist_bench.launch.sweeps.plan import compose_job, plan
 from mnist_bench.runs.checkpoint import epochs_begun, read_checkpoint
 from tests.support.train_command import (
@@ -56,6 +58,12 @@ def test_runs_that_would_be_the_same_are_refused(tmp_path, mnist_root):
         (["model.dropout=0.5,.5"], "Two runs of this sweep would be the same, model.dropout=0.5"),
         (["seed=1", "seed=2,3"], "seed is given twice, as seed=1 and seed=2,3"),
         (["seed=0,1", "sweep.name=a/b"], "sweep.name=a/b is not allowed"),
+        (["sweep.name=a,b"], "sweep.name=a,b varies what is one for a whole sweep"),
+        (
+            ["model.dropout=interval(0,1)"],
+            "names no single values: give some, as in model.dropout=",
+        ),
+        (["++seed=0,1", "seed=2"], "seed is given twice, as ++seed=0,1 and seed=2"),
     ):
         process = run_train("-m", *arguments, *TINY, cwd=tmp_path, data_root=mnist_root)
         assert process.returncode == 1
@@ -112,7 +120,7 @@ def test_the_same_command_again_does_what_is_missing(tmp_path, mnist_root):
 
     again = sweep_of(tmp_path, mnist_root, *NAMED, "model.kernel_size=5,3", "seed=1,0")
     assert when_trained(named) == before
-    assert "epoch" not in again.stdout and again.stdout.count("kernel_size=") == 4
+    assert "epoch" not in again.stdout and again.stdout.count("kernel_size=") == 4 + 1  # the best
 
     more = sweep_of(tmp_path, mnist_root, *NAMED, "model.kernel_size=3,5,7", "seed=0,2")
     after = when_trained(named)
@@ -176,7 +184,7 @@ def test_a_sweep_that_is_stopped_says_how_it_goes_on_to_the_same_end(tmp_path, m
     assert process.returncode == 128 + signal.SIGINT
     (how,) = [line for line in told if "To go on: " in line]
     assert how.startswith("1 of 4 runs are completed, 3 are left. To go on: mnist-bench train -m ")
-    assert any(line.split()[:2] == ["seed=1", "interrupted,"] for line in told)
+    assert any(line.split()[:2] == ["seed=1", "stopped"] for line in told)
     command = how.partition("mnist-bench train ")[2]
     goes_on = subprocess.run(
         " ".join([*COMMAND, command]),
@@ -217,7 +225,8 @@ def test_two_processes_share_a_sweep_and_one_takes_over_from_the_other(tmp_path,
         [line.split("seed=")[1].strip() for line in lines if line.startswith("run ")]
         for lines in (before, rest)
     )
-    assert sorted(first[:-1] + second) == ["0", "1", "2", "3"]
+    assert {*first, *second} == {"0", "1", "2", "3"}
+    assert len({*second}) == len(second) and {*first} & {*second} <= {first[-1]}
     assert len(when_trained(tmp_path)) == 4
 
 
@@ -237,7 +246,15 @@ def test_settings_are_planned_as_they_are_composed(mnist_root):
         others = plan("train", ["trainer.gpus=0", lines[3]], ["hydra.mode=RUN"])
         assert len(planned.jobs) == 2 * 4 * 4 * 2 * 2
         assert [job.settings["optimizer.lr"] for job in others.jobs] == [0.001, 0.002, 0.003]
-        for job in (*planned.jobs[::7], *others.jobs):
+        refers = plan(
+            *("train", ["label_smoothing=${model.adam_lr},0", lines[3], "++seed=1,2"]),
+            ["hydra.mode=RUN"],
+        )
+        assert {job.settings["label_smoothing"] for job in refers.jobs} == {0, 1e-3, 2e-3, 3e-3}
+        assert refers.jobs[0].name().endswith("--seed=1")
+        with pytest.raises(ConfigError, match=r"the same, .* model.adam_lr=0.001 and .*=0.002"):
+            plan("train", ["optimizer.lr=1e-3,2e-3", lines[3]], ["hydra.mode=RUN"])
+        for job in (*planned.jobs[::7], *others.jobs, *refers.jobs):
             assert job.settings == flatten(compose_job("train", job, ["hydra.mode=RUN"]))
 
 
@@ -250,8 +267,60 @@ def test_a_folder_that_holds_another_run_is_not_taken_for_it(tmp_path, mnist_roo
 
 
 def test_files_in_conf_sweep_are_sweeps(tmp_path, mnist_root):
+    """Of which the command line may take a part."""
     process = sweep_of(tmp_path, mnist_root, "sweep=kernel_dropout", *TINY, "sweep.dry_run=true")
     assert "27 of 27 runs are missing" in process.stdout
+    part = ("sweep=kernel_dropout", *TINY, "seed=5", "model.dropout=0.1,0.2", "sweep.dry_run=true")
+    assert "6 of 6 runs are missing" in sweep_of(tmp_path, mnist_root, *part).stdout
+
+
+def test_a_run_that_cannot_go_on_fails_the_sweep(tmp_path, mnist_root):
+    """Though no summary.json could be written that says so."""
+    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
+    run = tmp_path / "outputs" / "sweeps" / "named" / "seed=0"
+    (run / "summary.json").unlink()
+    for file in (run / "checkpoints").iterdir():
+        file.write_bytes(b"junk")
+    process = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1", status=1)
+    assert process.stderr.startswith("seed=0 failed: ")
+    assert "1 of 2 runs are completed, 1 failed. To go on: " in process.stdout
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"jobs": {}}', '{"jobs": [1]}', "null"])
+def test_a_damaged_record_is_named_and_runs_are_found_without_it(tmp_path, mnist_root, content):
+    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0")
+    named = tmp_path / "outputs" / "sweeps" / "named"
+    before = when_trained(named)
+    (named / "sweep.json").write_text(content)
+    process = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0", status=1)
+    assert "sweep.json is damaged" in process.stderr and "remove it" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+    (named / "sweep.json").unlink()
+    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0")
+    assert when_trained(named) == before
+
+
+def test_settings_of_sweeps_are_refused_where_they_would_do_nothing(tmp_path, mnist_root):
+    for given in (
+        [*TINY, "sweep.name=one"],
+        ["-m", "hydra/sweeper=basic", *TINY, "seed=0,1", "sweep.dry_run=true"],
+    ):
+        process = sweep_of(tmp_path, mnist_root, *given, status=1)
+        assert "is for a sweep of mnist-bench" in process.stderr
+        assert list(tmp_path.iterdir()) == []
+    sweep_of(tmp_path, mnist_root, "-m", "hydra/sweeper=basic", *TINY, "seed=0,1")
+    assert len(when_trained(tmp_path)) == 2
+
+
+def test_an_override_that_refers_to_a_setting_is_kept_as_it_was_given(tmp_path, mnist_root):
+    refers = "label_smoothing=${model.adam_lr}"
+    sweep_of(tmp_path, mnist_root, *TINY, refers, "hydra.run.dir=run")
+    summary = read_summary(tmp_path / "run")
+    assert refers in summary["overrides"] and summary["config"]["label_smoothing"] == 3e-3
+    sweep_of(tmp_path, mnist_root, *NAMED, refers, "model.adam_lr=1e-3,2e-3")
+    before = when_trained(tmp_path)
+    sweep_of(tmp_path, mnist_root, *NAMED, refers, "model.adam_lr=1e-3,2e-3")
+    assert when_trained(tmp_path) == before
 
 
 def test_status_is_told_from_beside(tmp_path, mnist_root):

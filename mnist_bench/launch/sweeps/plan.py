@@ -8,7 +8,7 @@ change.
 import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,11 +36,12 @@ class Axis:
     """A key that varies, and its values as a command line has them."""
 
     key: str
+    sign: str  # + or ++ before the key, or nothing
     values: tuple[str, ...]
     parsed: tuple[Any, ...]  # the same as Hydra reads them
 
     def lines(self) -> list[str]:
-        return [f"{self.key}={value}" for value in self.values]
+        return [f"{self.sign}{self.key}={value}" for value in self.values]
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ class Job:
 
         `keys` are those that vary elsewhere in the sweep, which it has as settings.
         """
-        given = {line.partition("=")[0] for line in self.varied}
+        varied = [line.lstrip("+") for line in self.varied]
+        given = {line.partition("=")[0] for line in varied}
         others = [f"{k}={self.settings[k]}" for k in keys if k in self.settings and k not in given]
-        name = "--".join(sorted([*self.varied, *others])).replace("/", "_") or "run"
+        name = "--".join(sorted([*varied, *others])).replace("/", "_") or "run"
         if len(name.encode()) <= LONGEST_NAME:
             return name
         return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}~{self.digest[:8]}"
@@ -106,9 +108,8 @@ def refuse_twice(overrides: Sequence[Override]) -> None:
     Raises:
         ConfigError: names the key and what it was given as.
     """
-    swept = {o.get_key_element() for o in overrides if o.is_sweep_override()}
-    for key in sorted(swept):
-        given = [str(o.input_line) for o in overrides if o.get_key_element() == key]
+    for key in sorted({_key(o) for o in overrides if o.is_sweep_override()}):
+        given = [str(o.input_line) for o in overrides if _key(o) == key]
         if len(given) > 1:
             raise ConfigError(f"{key} is given twice, as {' and '.join(given)}: give it once.")
 
@@ -123,11 +124,13 @@ def plan(config_name: str, lines: Sequence[str], hydra_lines: Sequence[str]) -> 
         HydraException: Hydra refuses one of them.
     """
     overrides = parse(lines)
+    _refuse_what_cannot_vary(overrides)
     refuse_twice(overrides)
     shared = tuple(str(o.input_line) for o in overrides if not o.is_sweep_override())
     axes = tuple(
         Axis(
-            o.get_key_element(),
+            _key(o),
+            "+" * (len(o.get_key_element()) - len(_key(o))),
             tuple(map(str, o.sweep_string_iterator())),
             tuple(o.sweep_iterator(Transformer.identity)),
         )
@@ -136,8 +139,15 @@ def plan(config_name: str, lines: Sequence[str], hydra_lines: Sequence[str]) -> 
     )
     groups = [axis for axis in axes if _is_group(axis.key)]
     bases, changes = {}, {}
+    if any("${" in line for line in lines):
+        jobs = _compose_all(config_name, axes, shared, hydra_lines)
+        base = jobs[0].settings
+        moved = {key for job in jobs for key in _differences(base, job.settings)}
+        return Plan(axes, shared, tuple(jobs), {}, frozenset(moved))
+    # With the first of the values that vary: they may have no default, or set what another moves.
+    first = [axis.lines()[0] for axis in axes if axis not in groups]
     for files in itertools.product(*(axis.lines() for axis in groups)):
-        composed = _compose(config_name, [*shared, *files, *hydra_lines])
+        composed = _compose(config_name, [*shared, *files, *first, *hydra_lines])
         choices = composed.hydra.runtime.choices
         config = without_hydra(composed)
         bases[files] = flatten(to_config(config, choices))
@@ -162,10 +172,10 @@ def plan(config_name: str, lines: Sequence[str], hydra_lines: Sequence[str]) -> 
 def _changes(
     config: DictConfig, choices: Mapping[str, str], base: Settings, axis: Axis
 ) -> Iterator[tuple[str, Settings]]:
-    """Yield what each value of an axis changes of a combination's settings.
+    """Yield what each value of an axis changes of a combination's settings, which have the first.
 
-    Where the first and the last change their own key alone, numbers between them do so, too, and
-    are set without composing all.
+    Where the last changes its own key alone, numbers before it do so, too, and are set without
+    composing all.
     """
 
     def compose(line: str) -> Settings:
@@ -174,8 +184,8 @@ def _changes(
         return _differences(base, flatten(to_config(changed, choices)))
 
     lines, key = axis.lines(), axis.key
-    ends = {line: compose(line) for line in (lines[0], lines[-1])}
-    alone = key in base and all(change.keys() <= {key} for change in ends.values())
+    ends: dict[str, Settings] = {lines[-1]: compose(lines[-1]), lines[0]: {}}
+    alone = key in base and ends[lines[-1]].keys() <= {key}
     scratch = copy.deepcopy(config)
     for line, value in zip(lines, axis.parsed, strict=True):
         if line in ends:
@@ -215,9 +225,40 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     return composed
 
 
+def _compose_all(
+    config_name: str, axes: Sequence[Axis], shared: tuple[str, ...], hydra_lines: Sequence[str]
+) -> list[Job]:
+    """Return the jobs each composed for itself, as where a value may refer to another."""
+    jobs = []
+    for varied in itertools.product(*(axis.lines() for axis in axes)):
+        job = Job(varied, shared, {})
+        jobs.append(replace(job, settings=flatten(compose_job(config_name, job, hydra_lines))))
+    _refuse_alike(jobs)
+    return jobs
+
+
+def _refuse_what_cannot_vary(overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        if not override.is_sweep_override():
+            continue
+        if _key(override).startswith("sweep."):
+            raise ConfigError(
+                f"{override.input_line} varies what is one for a whole sweep: give one value."
+            )
+        if not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line} names no single values: give some, as in "
+                f"{_key(override)}=0.1,0.2 or {_key(override)}=range(3)."
+            )
+
+
+def _key(override: Override) -> str:
+    """Return its key without the sign that it is added by."""
+    return str(override.get_key_element()).lstrip("+")
+
+
 def _is_group(key: str) -> bool:
-    loader = GlobalHydra.instance().config_loader()
-    return key.lstrip("+") in loader.list_groups("")
+    return key in GlobalHydra.instance().config_loader().list_groups("")
 
 
 def _differences(before: Settings, after: Settings) -> Settings:

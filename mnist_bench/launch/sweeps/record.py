@@ -18,6 +18,7 @@ from mnist_bench.runs.folder import RunFolder, atomic_write
 from mnist_bench.runs.records import read_summary
 
 FILE = "sweep.json"
+KINDS = {"shared": list, "varied": list, "moved": list, "bases": dict, "jobs": dict}
 
 
 class State(Enum):
@@ -25,7 +26,7 @@ class State(Enum):
 
     completed = "completed"
     running = "running"
-    interrupted = "interrupted"  # it goes on from its checkpoint
+    interrupted = "stopped"  # it goes on from its checkpoint
     failed = "failed"
     waiting = "waiting"
 
@@ -49,6 +50,8 @@ def standing(path: Path, digest: str) -> Standing:
     folder = RunFolder(path)
     summary = read_summary(path, digest)
     status = summary.get("status")
+    if status == "completed" and not isinstance(summary.get("val_loss"), float):
+        raise DataError(f"{folder.summary} is damaged (it has no val_loss): move {path} away.")
     if status == "completed":
         state = State.completed
     elif folder.is_in_use():
@@ -117,15 +120,19 @@ class SweepRecord:
     def _read(self) -> dict[str, Any]:
         try:
             content = json.loads(self.file.read_text())
+            for key, kind in KINDS.items():
+                if not isinstance(content[key], kind):
+                    raise ValueError(f"its {key} are no {kind.__name__}")
+            if any(Path(name).name != name for name in content["jobs"].values()):
+                raise ValueError("a run is not in its folder")
         except FileNotFoundError:
             return {}
-        except ValueError as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{self.file} is damaged ({error}): remove it, and the runs beside it are found "
                 f"again."
             ) from error
-        if not isinstance(content, dict):
-            raise DataError(f"{self.file} is not the record of a sweep.")
+        assert isinstance(content, dict)
         return content
 
     def _found(self) -> dict[str, str]:

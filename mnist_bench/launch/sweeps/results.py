@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from mnist_bench.errors import ConfigError
-from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord
+from mnist_bench.launch.sweeps.record import FILE, Standing, State, SweepRecord
 from mnist_bench.loggers.console import Screen, format_seconds, info
 from mnist_bench.runs.folder import atomic_write
 
@@ -29,7 +29,10 @@ def best_of(standings: Sequence[Standing]) -> Standing | None:
 
 
 def results_table(title: str, standings: Sequence[Standing]) -> Table:
-    """Return a row for each run; of very many, for those of lowest validation loss."""
+    """Return a row for each run; of very many, for those of lowest validation loss.
+
+    The lowest of all, of the completed ones, is marked as the best.
+    """
     best, shown = best_of(standings), list(standings)
     if len(shown) > MOST_ROWS:
         shown = sorted(shown, key=lambda s: s.summary.get("val_loss") or float("inf"))[:MOST_ROWS]
@@ -40,18 +43,21 @@ def results_table(title: str, standings: Sequence[Standing]) -> Table:
         table.add_column("state")
     for column in ("train", "val", "val loss", "test", "errors", "time"):
         table.add_column(column, justify="right", no_wrap=True)
+    if best is not None:
+        table.add_column("", no_wrap=True)  # which has the lowest validation loss
     labels = shorten([s.name for s in shown])
     for label, found in zip(labels, shown, strict=True):
         state = [_state(found)] * (table.columns[1].header == "state")
-        table.add_row(label, *state, *_figures(found), style="bold" if found is best else "")
-    if best is not None:
-        table.caption = "bold: the lowest validation loss"
-        table.caption_justify = "left"
+        row = (label, *state, *_figures(found))
+        if found is best:
+            table.add_row(*row, "best", style="bold")
+        else:
+            table.add_row(*row)
     return table
 
 
 def _state(found: Standing) -> str:
-    return found.state.value + (f", epoch {found.epochs}" if found.epochs else "")
+    return found.state.value + (f" at {found.epochs}" if found.epochs else "")
 
 
 def _figures(found: Standing) -> list[str]:
@@ -94,7 +100,9 @@ def print_status(sweep: Path) -> None:
     Raises:
         ConfigError: there is no such sweep.
     """
-    path = sweep if sweep.is_dir() else Path("outputs", "sweeps", sweep)
+    path = Path("outputs", "sweeps", sweep)
+    if not path.is_dir() or (sweep / FILE).is_file():
+        path = sweep
     standings = list(SweepRecord(path).standings())
     if not standings:
         raise ConfigError(
@@ -123,7 +131,9 @@ def forecast(standings: Sequence[Standing]) -> str:
     missing = len(standings) - len(seconds)
     if not missing:
         return "All runs are completed."
+    running = sum(s.state is State.running for s in standings)
     told = f"{missing} of {len(standings)} runs are missing"
+    told += f", {running} of them running" if running else ""
     if not seconds:
         return f"{told}; how long a run takes is not known yet."
     mean = sum(seconds) / len(seconds)

@@ -11,7 +11,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 from rich.table import Table
 
 from mnist_bench.config.compose import quoted
@@ -19,7 +19,7 @@ from mnist_bench.config.help import name_program
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
-from mnist_bench.launch.sweeps.results import forecast, results_table, write_csv
+from mnist_bench.launch.sweeps.results import best_of, forecast, results_table, write_csv
 from mnist_bench.runs.folder import claim_folder, make_folder
 
 # How often a run is looked at that another process works on, in seconds.
@@ -48,7 +48,7 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
         found = [
             standing(folder / known.get(job.digest, job.name()), job.digest) for job in planned.jobs
         ]
-        show(results_table(f"{folder}, of which nothing is trained now", found))
+        show(results_table(f"{folder}: a dry run, which trains nothing", found))
         print(forecast(found))
         return {}
     make = make_folder if config.sweep.name else claim_folder
@@ -95,6 +95,7 @@ class Sweep:
         self.names: dict[str, str] = {}  # of folders, by digest
         self.place = {job.digest: number for number, job in enumerate(jobs)}
         self.attempted: set[str] = set()
+        self.failed: set[str] = set()  # of those, also where no summary could tell
 
     @property
     def standings(self) -> dict[str, Standing]:
@@ -146,9 +147,12 @@ class Sweep:
         results: Sequence[JobReturn] = self.launcher.launch(
             overrides, initial_job_idx=self.place[jobs[0].digest]
         )
-        for job in jobs:
+        for job, result in zip(jobs, results, strict=True):
+            name = self.names[job.digest]
+            if result.status is JobStatus.FAILED:
+                self.failed.add(name)
             if self._standing(job).state is not State.running:
-                self.attempted.add(self.names[job.digest])
+                self.attempted.add(name)
         return results
 
     def _announce(self, job: Job) -> None:
@@ -166,8 +170,13 @@ class Sweep:
         everything = list(self.record.standings())
         write_csv(self.record.path / "sweep.csv", self.record.varied(), everything)
         show(results_table(os.path.relpath(self.record.path), everything))
-        states = [found.state for found in self.standings.values()]
+        states = [
+            State.failed if name in self.failed else found.state
+            for name, found in self.standings.items()
+        ]
         completed, failed = states.count(State.completed), states.count(State.failed)
+        if (best := best_of(everything)) is not None:
+            print(f"best: {os.path.relpath(self.record.path / best.name)}")
         if completed < len(states):
             left = len(states) - completed - failed
             told = [f"{completed} of {len(states)} runs are completed"]
@@ -179,9 +188,10 @@ class Sweep:
         """Return the command line that does what is missing."""
         folders = config_dirs(self.config.hydra.runtime)
         given = [f"--config-dir {shlex.quote(folder)}" for folder in folders]
-        overrides = self.config.hydra.overrides
+        # As they were given, `${...}` included.
+        overrides: Any = OmegaConf.to_container(self.config.hydra.overrides, resolve=False)
         own = ("hydra.mode=", "hydra.sweep.dir=", "sweep.name=")
-        lines = [o for o in (*overrides.task, *overrides.hydra) if not o.startswith(own)]
+        lines = [o for o in (*overrides["task"], *overrides["hydra"]) if not o.startswith(own)]
         lines.append(f"sweep.name={self.record.path.name}")
         if self.record.path.parent != Path("outputs", "sweeps").absolute():
             lines.append(f"hydra.sweep.dir={os.path.relpath(self.record.path)}")
