@@ -1,7 +1,9 @@
 """What `--help` fills into its template in `conf/train.yaml`: `${program:}` and `${choices:}`."""
 
+import shlex
 import sys
 import textwrap
+from collections.abc import Iterable
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -21,6 +23,14 @@ def register_help() -> None:
 def name_program() -> str:
     """Return how this process was started."""
     return "python train.py" if sys.argv[0].endswith("train.py") else "mnist-bench train"
+
+
+def begin_command(config_dirs: Iterable[str]) -> list[str]:
+    """Return how a command begins that goes on with what this one did, quoted for the shell.
+
+    `config_dirs` are the folders whose classes this one was allowed to use.
+    """
+    return [name_program(), *(f"--config-dir {shlex.quote(path)}" for path in config_dirs)]
 
 
 def describe_choices() -> str:

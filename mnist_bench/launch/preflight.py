@@ -21,7 +21,12 @@ from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown
 from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.errors import BenchError, ConfigError
-from mnist_bench.launch.sweeps.plan import parse, refuse_twice, without_hydra
+from mnist_bench.launch.sweeps.plan import (
+    parse,
+    refuse_imported_from,
+    refuse_twice,
+    without_hydra,
+)
 from mnist_bench.runs.folder import atomic_write, claim_folder
 
 # Settings that a single run has no use for.
@@ -34,7 +39,7 @@ class Preflight(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
             if config.resume is None:
-                _refuse_imported_from(config)
+                refuse_imported_from(config)
                 _refuse_sweep_settings(config, "give -m, and what is to vary.")
                 _find_own_modules(config, saved=False)
                 _try(without_hydra(config), config.hydra.runtime.choices)
@@ -83,11 +88,6 @@ def _try_checked(checked: TrainConfig) -> None:
     from mnist_bench.runs.prepare import prepare
 
     prepare(checked, info)
-
-
-def _refuse_imported_from(config: DictConfig) -> None:
-    if config.imported_from is not None:
-        raise ConfigError("imported_from= is set by mnist-bench import-keras: use that.")
 
 
 def _refuse_sweep_settings(config: DictConfig, remedy: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mnist_bench.config.help import name_program
+from mnist_bench.config.help import begin_command
 from mnist_bench.config.identity import digest, identity
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
@@ -237,11 +237,10 @@ def resume_command(folder: Path, config_dirs: Sequence[str] = ()) -> str:
 
     `config_dirs` are the folders whose classes this run was allowed to use.
     """
-    given = [f"--config-dir {shlex.quote(path)}" for path in config_dirs]
     run = f"resume={folder}"
     if not re.fullmatch(r"[\w./+-]+", str(folder)):
         run = shlex.quote(f'resume="{folder}"')
-    return " ".join([name_program(), *given, run])
+    return " ".join([*begin_command(config_dirs), run])
 
 
 def training_state(learner: Learner, position: Position) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_bench.config.parts import Part
+from mnist_bench.config.read import OWN_GROUPS
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.data.splits import Splits
 from mnist_bench.errors import ConfigError
@@ -23,8 +24,7 @@ CPU = torch.device("cpu")
 
 def has_own_parts(config: TrainConfig) -> bool:
     """Return whether a class of the user's own takes part in a training step."""
-    parts = (config.model, config.optimizer, config.scheduler, config.loss)
-    return any(isinstance(part, Part) for part in parts)
+    return any(isinstance(getattr(config, group), Part) for group in OWN_GROUPS)
 
 
 def try_own_parts(config: TrainConfig, splits: Splits, network: nn.Module) -> None:

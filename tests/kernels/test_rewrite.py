@@ -6,14 +6,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.data.images import Images
 from mnist_bench.kernels import accelerate, build, describe, layers, resolve, why_portable
 from mnist_bench.kernels.dropout import Dropout
 from mnist_bench.models import build_network
-from tests.support.kernels import relative_error
+from tests.support.kernels import Calls, relative_error
 from tests.support.plain_networks import PUBLISHED, Residual, by_hand
 
 Compose = Callable[..., TrainConfig]
@@ -253,19 +252,6 @@ def test_a_pooling_comes_before_its_relu_on_every_device() -> None:
     wanted = [("max_pool2d_with_indices", (1, 4, 8, 8)), ("threshold", (1, 4, 4, 4))]
     assert [call for call in calls.made if call[0] in dict(wanted)] == wanted
     assert "relu" not in dict(calls.made)
-
-
-class Calls(TorchDispatchMode):
-    """The operations that PyTorch computes, each with the shape of its first tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[tuple[str, tuple[int, ...]]] = []
-
-    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
-        shape = tuple(arguments[0].shape) if isinstance(arguments[0], Tensor) else ()
-        self.made.append((operation.overloadpacket.__name__, shape))
-        return operation(*arguments, **(named or {}))
 
 
 @pytest.mark.parametrize("first", [[nn.Conv2d(1, 16, 3)], [nn.BatchNorm2d(1)], []])

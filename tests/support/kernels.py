@@ -1,4 +1,4 @@
-"""What the tests of kernels share: references, errors, and AMX by emulation."""
+"""What the tests of kernels share: references, errors, what is called, and AMX by emulation."""
 
 from pathlib import Path
 from types import ModuleType
@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_bench.kernels import build
 from mnist_bench.kernels.epilogue import Epilogue
@@ -68,3 +69,16 @@ def compute_by(unit: str, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -
     if library is None:
         pytest.skip(f"needs {needs} and a C compiler")
     monkeypatch.setattr(module, "_library", lambda: library)
+
+
+class Calls(TorchDispatchMode):
+    """The operations that PyTorch computes, each with the shape of its first tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+        shape = tuple(arguments[0].shape) if isinstance(arguments[0], Tensor) else ()
+        self.made.append((operation.overloadpacket.__name__, shape))
+        return operation(*arguments, **(named or {}))

@@ -114,6 +114,16 @@ def refuse_twice(overrides: Sequence[Override]) -> None:
             raise ConfigError(f"{key} is given twice, as {' and '.join(given)}: give it once.")
 
 
+def refuse_imported_from(config: DictConfig) -> None:
+    """Refuse what only `mnist-bench import-keras` may set.
+
+    Raises:
+        ConfigError: says so.
+    """
+    if config.imported_from is not None:
+        raise ConfigError("imported_from= is set by mnist-bench import-keras: use that.")
+
+
 def plan(config_name: str, lines: Sequence[str], hydra_lines: Sequence[str]) -> Plan:
     """Return the runs that a command line asks for, in its order.
 
@@ -137,13 +147,13 @@ def plan(config_name: str, lines: Sequence[str], hydra_lines: Sequence[str]) -> 
         for o in overrides
         if o.is_sweep_override()
     )
-    groups = [axis for axis in axes if _is_group(axis.key)]
-    bases, changes = {}, {}
     if any("${" in line for line in lines):
         jobs = _compose_all(config_name, axes, shared, hydra_lines)
         base = jobs[0].settings
         moved = {key for job in jobs for key in _differences(base, job.settings)}
         return Plan(axes, shared, tuple(jobs), {}, frozenset(moved))
+    groups = [axis for axis in axes if _is_group(axis.key)]
+    bases, changes = {}, {}
     # With the first of the values that vary: they may have no default, or set what another moves.
     first = [axis.lines()[0] for axis in axes if axis not in groups]
     for files in itertools.product(*(axis.lines() for axis in groups)):
@@ -220,8 +230,7 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     )
     if composed.resume is not None:
         raise ConfigError("resume= goes on with one run: give it without -m.")
-    if composed.imported_from is not None:
-        raise ConfigError("imported_from= is set by mnist-bench import-keras: use that.")
+    refuse_imported_from(composed)
     return composed
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from rich.table import Table
 
 from mnist_bench.config.compose import quoted
-from mnist_bench.config.help import name_program
+from mnist_bench.config.help import begin_command
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
@@ -170,9 +170,11 @@ class Sweep:
         everything = list(self.record.standings())
         write_csv(self.record.path / "sweep.csv", self.record.varied(), everything)
         show(results_table(os.path.relpath(self.record.path), everything))
+        own = {self.names[job.digest] for job in self.jobs}
         states = [
-            State.failed if name in self.failed else found.state
-            for name, found in self.standings.items()
+            State.failed if found.name in self.failed else found.state
+            for found in everything
+            if found.name in own
         ]
         completed, failed = states.count(State.completed), states.count(State.failed)
         if (best := best_of(everything)) is not None:
@@ -186,8 +188,7 @@ class Sweep:
 
     def command(self) -> str:
         """Return the command line that does what is missing."""
-        folders = config_dirs(self.config.hydra.runtime)
-        given = [f"--config-dir {shlex.quote(folder)}" for folder in folders]
+        begin = begin_command(config_dirs(self.config.hydra.runtime))
         # As they were given, `${...}` included.
         overrides: Any = OmegaConf.to_container(self.config.hydra.overrides, resolve=False)
         own = ("hydra.mode=", "hydra.sweep.dir=", "sweep.name=")
@@ -195,4 +196,4 @@ class Sweep:
         lines.append(f"sweep.name={self.record.path.name}")
         if self.record.path.parent != Path("outputs", "sweeps").absolute():
             lines.append(f"hydra.sweep.dir={os.path.relpath(self.record.path)}")
-        return " ".join([name_program(), *given, "-m", *map(shlex.quote, lines)])
+        return " ".join([*begin, "-m", *map(shlex.quote, lines)])
