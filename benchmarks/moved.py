@@ -6,19 +6,23 @@
 
 Both sides run `train.py` as a user does, this checkout's and that of the other commit, for one
 short epoch. What they leave is compared for equality: `metrics.csv` (the other's columns, but for
-those of time), `predictions.npz` and the weights in `checkpoints/`. Then epochs of either side in
-turn give the ratio of their seconds, ours over the other's, the median over the rounds. A precision
-that the processor would have to emulate is compared, not timed.
+those of time), `predictions.npz` and the weights in `checkpoints/`. Then a process of each side
+stands ready and they take training steps in turn, some tenths of a second each, so that what else
+the machine does meets both: the ratio is ours over the other's, the median over the rounds, with
+its 95 % interval (of a median, by the ranks of the sorted ratios). A precision that the processor
+would have to emulate is compared, not timed.
 """
 
 import argparse
 import csv
+import math
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +37,22 @@ from mnist_bench.training.device import find_placement
 
 PRECISIONS = ("fp32", "bf16")
 TIMES = {"seconds", "images_per_second"}
-# Images to train, to validate and to test on: for the bits, and for the seconds.
-FEW, MORE = 256, 1500
+# Images to train, to validate and to test on.
+IMAGES = 256
+ROUND_SECONDS = 0.3
+# What a process of either side does: the steps of its own benchmarks.step, as many as it is told.
+# Both commits have these names there, wherever in the package they come from.
+STEPS = """
+import sys
+from benchmarks import step as of
+config = of.to_config(of.compose(sys.argv[1:])[0])
+prepared = of.prepare(config, lambda line: None)
+take = of.build_steps(config, prepared)["ours"]
+of.time_steps(take, 6, prepared.placement.synchronize)
+for line in sys.stdin:
+    take()
+    print(of.time_steps(take, int(line), prepared.placement.synchronize), flush=True)
+"""
 
 
 @contextmanager
@@ -48,12 +66,15 @@ def checkout(commit: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def train(side: Path, folder: Path, model: str, precision: str, images: int) -> None:
+def overrides(model: str, precision: str) -> list[str]:
+    root = Path(ROOT, to_config(compose([])[0]).data.root).resolve()
+    return [f"model={model}", f"trainer.precision={precision}", f"data.root={root}"]
+
+
+def train(side: Path, folder: Path, settings: list[str]) -> None:
     """One epoch of a checkout's train.py, its run in `folder`."""
-    root = to_config(compose([])[0]).data.root
-    command = [sys.executable, str(side / "train.py"), f"model={model}", "trainer.epochs=1"]
-    command += [f"trainer.precision={precision}", f"data.limit={images}"]
-    command += [f"data.root={Path(ROOT, root).resolve()}", f"hydra.run.dir={folder}"]
+    command = [sys.executable, str(side / "train.py"), "trainer.epochs=1", *settings]
+    command += [f"data.limit={IMAGES}", f"hydra.run.dir={folder}"]
     subprocess.run(command, cwd=folder.parent, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -77,61 +98,97 @@ def differences(ours: Path, theirs: Path) -> list[str]:
     return found
 
 
-def seconds_of(run: Path) -> float:
-    return sum(float(row["seconds"]) for row in csv.DictReader((run / "metrics.csv").open()))
+class Steps:
+    """A process that takes steps of a checkout when it is asked to."""
+
+    def __init__(self, side: Path, settings: list[str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", STEPS, *settings],
+            cwd=side,
+            env={**os.environ, "PYTHONPATH": str(side)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "Steps":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def seconds(self, count: int) -> float:
+        """Per step."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
 
 
-def compare(other: Path, model: str, precision: str, rounds: int) -> tuple[list[str], list[float]]:
-    """What differs, and the ratio of the seconds of each round."""
-    sides = {"ours": ROOT, "theirs": other}
+def compare_bits(other: Path, settings: list[str]) -> list[str]:
+    """What differs."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = {name: Path(folder, name) for name in sides}
-        for name, side in sides.items():
-            train(side, runs[name], model, precision, FEW)
-        different = differences(runs["ours"], runs["theirs"])
-    ratios = []
-    native = find_placement(to_config(compose([])[0]).trainer).precision.name
-    for turn in range(rounds if precision in ("fp32", native) else 0):
-        with tempfile.TemporaryDirectory() as folder:
-            order = list(sides.items())[:: 1 if turn % 2 else -1]
-            for name, side in order:
-                train(side, Path(folder, name), model, precision, MORE)
-            ratios.append(seconds_of(Path(folder, "ours")) / seconds_of(Path(folder, "theirs")))
-    return different, ratios
+        ours, theirs = Path(folder, "ours"), Path(folder, "theirs")
+        train(ROOT, ours, settings)
+        train(other, theirs, settings)
+        return differences(ours, theirs)
+
+
+def compare_seconds(other: Path, settings: list[str], rounds: int) -> list[float]:
+    """The ratio of the seconds of each round."""
+    with ExitStack() as stack:
+        ours, theirs = (stack.enter_context(Steps(side, settings)) for side in (ROOT, other))
+        count = max(1, round(ROUND_SECONDS / max(ours.seconds(2), theirs.seconds(2))))
+        ratios = []
+        for turn in range(rounds):
+            first, second = (ours, theirs) if turn % 2 else (theirs, ours)
+            times = {first: first.seconds(count), second: second.seconds(count)}
+            ratios.append(times[ours] / times[theirs])
+        return ratios
+
+
+def as_text(ratios: list[float]) -> str:
+    """The median, and its 95 % interval: the ranks that a binomial of 1/2 leaves out."""
+    if not ratios:
+        return "-"
+    ordered, n = sorted(ratios), len(ratios)
+    cut = max(0, math.floor(n / 2 - 0.98 * math.sqrt(n)))
+    return f"{statistics.median(ratios):.3f} ({ordered[cut]:.3f} to {ordered[-1 - cut]:.3f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("commit", help="the commit to compare with")
     parser.add_argument("models", nargs="*", default=MODELS, help="networks; all nine by default")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
 
     origin = provenance()
+    native = find_placement(to_config(compose([])[0]).trainer).precision.name
     lines = [
         f"# Moved code beside commit {arguments.commit}, on {device_name()}",
         "",
         f"`python -m benchmarks.moved {arguments.commit} --rounds {arguments.rounds}` on "
         f"{origin['started'][:10]}, commit {origin['git_commit']}, torch "
-        f"{origin['versions']['torch']}, Python {origin['versions']['python']}. One epoch of {FEW} "
-        f"images for the bits; of {MORE} for the seconds, ours over theirs, median (and range) of "
-        "rounds in turn; - where the processor would emulate the precision.",
+        f"{origin['versions']['torch']}, Python {origin['versions']['python']}. For the bits one "
+        f"epoch of {IMAGES} images; for the seconds training steps in turn, ours over theirs, the "
+        "median of the rounds (and its 95 % interval); - where the processor would emulate the "
+        "precision.",
         "",
-        "| network | precision | what differs | seconds, ours / theirs |",
+        "| network | precision | what differs | step, ours / theirs |",
         "| --- | --- | --- | ---: |",
     ]
     info("\n".join(lines))
     with checkout(arguments.commit) as other:
         for model in arguments.models:
             for precision in PRECISIONS:
-                different, ratios = compare(other, model, precision, arguments.rounds)
-                times = "-"
-                if ratios:
-                    middle = statistics.median(ratios)
-                    times = f"{middle:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-                what = ", ".join(different) or "nothing"
-                lines.append(f"| `{model}` | {precision} | {what} | {times} |")
+                settings = overrides(model, precision)
+                what = ", ".join(compare_bits(other, settings)) or "nothing"
+                timed = precision in ("fp32", native)
+                ratios = compare_seconds(other, settings, arguments.rounds) if timed else []
+                lines.append(f"| `{model}` | {precision} | {what} | {as_text(ratios)} |")
                 info(lines[-1])
     if arguments.write:
         path = ROOT / "benchmarks" / "results" / f"moved-{file_name_part(device_name())}.md"
