@@ -34,7 +34,17 @@ def probabilities(network: ConvNet, inputs: np.ndarray) -> np.ndarray:
     return network.eval()(pixels_N1HW).softmax(1).numpy()
 
 
-@pytest.mark.parametrize("name", sorted(keras_reference.NETWORKS))
+# Slow for their tens of millions of weights.
+LARGE = {"vgg16", "conv3_dense7744"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name
+        for name in sorted(keras_reference.NETWORKS)
+    ],
+)
 def test_a_network_goes_to_keras_and_back(
     compose: Compose, images: Images, tmp_path: Path, name: str
 ) -> None:

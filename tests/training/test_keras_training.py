@@ -63,9 +63,11 @@ class Recipe:
     loss: Callable[[], keras.Loss] = categorical
     divisor: int = 255
     ours: str = ""
+    steps: int = STEPS
 
     def __str__(self) -> str:
-        return f"{self.network}-{self.optimizer.func.__name__}"
+        few = f"-{self.steps}-steps" if self.steps != STEPS else ""
+        return f"{self.network}-{self.optimizer.func.__name__}{few}"
 
     def compile(self, probabilities: keras.Sequential) -> keras.Model:
         binary = self.loss is keras.losses.BinaryCrossentropy
@@ -80,12 +82,16 @@ class Recipe:
 
 # The recipes as published, and RMSprop for a small network too.
 RECIPES = [
-    Recipe(
-        "vgg16",
-        partial(rmsprop, learning_rate=1e-4),
-        keras.losses.BinaryCrossentropy,
-        divisor=1,
-        ours="optimizer=keras3_rmsprop optimizer.lr=1e-4",
+    # Slow for its 13 convolutions; its loss and gradients are compared in tests/models.
+    pytest.param(
+        Recipe(
+            "vgg16",
+            partial(rmsprop, learning_rate=1e-4),
+            keras.losses.BinaryCrossentropy,
+            divisor=1,
+            ours="optimizer=keras3_rmsprop optimizer.lr=1e-4",
+        ),
+        marks=pytest.mark.slow,
     ),
     # Slow for its 61 million weights; what cnn3x3 has, it has too, but for their number.
     pytest.param(Recipe("conv3_dense7744", adam, sparse_categorical), marks=pytest.mark.slow),
@@ -96,9 +102,10 @@ RECIPES = [
     Recipe("cnn5x5_single", adam),
     Recipe("wide3x3", adadelta),
 ]
-# The same of the two with batch norm, and the other optimizers for one of them.
+# The same of the two with batch norm, and the other optimizers for one of them; quickly, 5 steps.
 BATCH_NORM_RECIPES = [
-    Recipe("wide3x5_bn", adadelta),
+    Recipe("wide3x5_bn", adadelta, steps=5),
+    pytest.param(Recipe("wide3x5_bn", adadelta), marks=pytest.mark.slow),
     # Slow for its kernels; its loss and gradients are compared in tests/models.
     pytest.param(Recipe("wide5x7_bn", adadelta), marks=pytest.mark.slow),
     pytest.param(Recipe("wide3x5_bn", adam, ours="optimizer=keras_adam"), marks=pytest.mark.slow),
@@ -127,6 +134,10 @@ class Trained:
     our_losses: list[float]
     keras_losses: list[float]
     batch_size: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.our_losses)
 
 
 def part_of_way(found: Tensor, expected: Tensor, start: Tensor) -> float:
@@ -180,7 +191,7 @@ def train(
     totals = learner.new_totals()
     stepper = Stepper(learner, splits.train, totals)
     our_losses, batches = [], [torch.tensor([-1])]
-    for _ in range(STEPS):
+    for _ in range(recipe.steps):
         after = int(batches[-1][-1]) + 1
         batches.append(next_batch(learner, splits.train, after, batch_size, margin))
         stepper.step(batches[-1])
@@ -233,7 +244,8 @@ def test_networks_with_batch_norm_train_as_in_keras(batch_norm_trained: Trained)
 
 def test_running_statistics_of_batch_norm_are_those_of_keras(batch_norm_trained: Trained) -> None:
     """But for one thing: Keras 3 feeds the variance with the biased estimate, PyTorch does not."""
-    trained, kept = batch_norm_trained, 0.99**STEPS
+    trained = batch_norm_trained
+    kept = 0.99**trained.steps
     unbiased = trained.batch_size / (trained.batch_size - 1)
     for name in filter(is_statistic, trained.start):
         start, expected = trained.start[name], trained.keras[name]
