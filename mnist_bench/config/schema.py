@@ -292,6 +292,13 @@ class LossConfig:
 # --- Sweeps -----------------------------------------------------------------------------------
 
 
+class Keep(Enum):
+    all = "all"
+    best = "best"
+    last = "last"
+    none = "none"
+
+
 @dataclass
 class SweepConfig:
     name: str | None = allowed(
@@ -301,6 +308,7 @@ class SweepConfig:
     )
     dry_run: bool = False
     fail_fast: bool = False
+    keep: Keep = Keep.all
 
 
 # --- The whole --------------------------------------------------------------------------------

@@ -49,6 +49,10 @@ class Preflight(Callback):
             else:
                 _adopt_run(config)
 
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Have own modules found by the processes of a launcher, too."""
+        _find_own_modules(config, saved=config.resume is not None)
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
             _find_own_modules(config, saved=False)
@@ -137,8 +141,7 @@ def _adopt_run(config: DictConfig) -> None:
             f"'resume=\"{seed.parents[1]}\"', in both kinds of quotes."
         )
     files = folder.config, folder.hydra
-    there = folder.last.is_file() or folder.previous.is_file()
-    if not (there and all(file.is_file() for file in files)):
+    if not (folder.can_go_on and all(file.is_file() for file in files)):
         raise ConfigError(
             f"resume={folder} is not a run that can be resumed: it has no "
             f"{folder.last.relative_to(folder.path)} with a "

@@ -16,6 +16,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from mnist_bench.config.read import SAVED
+from mnist_bench.config.schema import Keep
 from mnist_bench.errors import ConfigError
 
 
@@ -72,6 +73,22 @@ class RunFolder:
     def holds_a_run(self) -> bool:
         """Whether a run has begun to leave its results here."""
         return any(file.exists() for file in (self.summary, self.metrics, self.last))
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether there is a checkpoint from which training goes on."""
+        return self.last.is_file() or self.previous.is_file()
+
+    def keep(self, which: Keep) -> None:
+        """Remove the checkpoints that are not to stay."""
+        kept = {
+            Keep.all: {self.last, self.previous, self.best},
+            Keep.best: {self.best},
+            Keep.last: {self.last},
+            Keep.none: set(),
+        }[which]
+        for file in {self.last, self.previous, self.best} - kept:
+            file.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what a run that was never saved has left."""

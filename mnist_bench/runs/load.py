@@ -102,18 +102,18 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> TrainedNet
         DataError: a file in it is damaged.
     """
     run = RunFolder(folder)
-    last_there = run.last.is_file() or run.previous.is_file()
-    for needed, there in ((run.last, last_there), (run.config, run.config.is_file())):
+    has_weights = run.can_go_on or run.best.is_file()
+    for needed, there in ((run.last, has_weights), (run.config, run.config.is_file())):
         if not there:
             where = needed.relative_to(run.path)
             raise ConfigError(f"{folder} is not the folder of a run: it has no {where}.")
     vouched = [] if config_dir is None else beside(config_dir)
     search_in(vouched)
     config = read_saved(run.path, vouched)
-    last = read_last(run, lambda line: None)
-    refuse_another_configuration(last, run.last, config, run)
-    weights, when = _tested_weights(run, last)
-    inputs = last["inputs"] or _find_inputs(config, weights)
+    saved = read_last(run, lambda line: None) if run.can_go_on else read_checkpoint(run.best)
+    refuse_another_configuration(saved, run.last if run.can_go_on else run.best, config, run)
+    weights, when = _tested_weights(run, saved)
+    inputs = saved["inputs"] or _find_inputs(config, weights)
     image_shape = tuple(inputs["image_shape"])
     names = tuple(inputs["class_names"])
     network = build_network(config.model, len(names), image_shape)
@@ -122,22 +122,29 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> TrainedNet
     return TrainedNetwork(config, network.eval(), scaling, image_shape, names, when)
 
 
-def _tested_weights(run: RunFolder, last: Content) -> tuple[dict[str, Tensor], str]:
-    """Return the weights that a run was tested with, the last ones if it was not, and of when."""
-    position = last["position"]
+def _tested_weights(run: RunFolder, saved: Content) -> tuple[dict[str, Tensor], str]:
+    """Return the weights that a run was tested with, the last ones if it was not, and of when.
+
+    `saved` is its last checkpoint, or its best one if a sweep kept that alone.
+    """
+    epoch = saved["epoch"] if "epoch" in saved else len(saved["position"]["history"])
     tested = read_summary(run.path).get("tested_epoch")
-    if tested is not None and tested != len(position["history"]):
-        best = read_checkpoint(run.best)
-        if best["epoch"] != tested:
-            raise DataError(
-                f"{run.best} has the weights of epoch {best['epoch']}, and {run.summary} says that "
-                f"epoch {tested} was tested: they are of two runs."
-            )
-        return best["network"], f"as of epoch {tested}"
-    weights = last["average"] or last["network"]
-    if position["step"]:
-        return weights, f"within epoch {position['epoch']}"
-    return weights, f"as of epoch {len(position['history'])}"
+    if tested in (None, epoch):
+        within = "position" in saved and saved["position"]["step"]
+        when = f"within epoch {epoch + 1}" if within else f"as of epoch {epoch}"
+        return saved.get("average") or saved["network"], when
+    if not (run.can_go_on and run.best.is_file()):
+        raise DataError(
+            f"{run} was tested with the weights of epoch {tested}, and has those of epoch {epoch} "
+            f"alone: its sweep kept no others (sweep.keep)."
+        )
+    best = read_checkpoint(run.best)
+    if best["epoch"] != tested:
+        raise DataError(
+            f"{run.best} has the weights of epoch {best['epoch']}, and {run.summary} says that "
+            f"epoch {tested} was tested: they are of two runs."
+        )
+    return best["network"], f"as of epoch {tested}"
 
 
 def _find_inputs(config: TrainConfig, weights: dict[str, Tensor]) -> dict[str, Any]:

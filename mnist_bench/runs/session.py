@@ -39,11 +39,13 @@ def do_what_is_missing(config: TrainConfig, path: Path) -> float:
         summary = read_summary(path, digest(computed(flatten(config))))
         if summary.get("status") == "completed":
             return float(summary["val_loss"])
-        if folder.last.exists() or folder.previous.exists():
+        if folder.can_go_on:
             config = replace(config, resume=str(path))
         else:
             folder.clear()
-        return carry_out(config, path)
+        val_loss = carry_out(config, path)
+        folder.keep(config.sweep.keep)
+        return val_loss
 
 
 def carry_out(config: TrainConfig, path: Path) -> float:

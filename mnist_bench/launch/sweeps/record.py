@@ -58,7 +58,7 @@ def standing(path: Path, digest: str) -> Standing:
         state = State.running
     elif status == "failed":
         state = State.failed
-    elif folder.last.exists() or folder.previous.exists():
+    elif folder.can_go_on:
         state = State.interrupted
     else:
         state = State.waiting
