@@ -1,8 +1,9 @@
 """The sweeper that Hydra uses for `-m`; Hydra looks for plugins in `hydra_plugins` only."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -32,14 +33,18 @@ class MnistBenchSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
+        # Imported late, as below: Hydra loads this module for every command.
+        from mnist_bench.launch.sweeps.compose import JobLoader
+
         self.config: DictConfig = config
+        loader = cast(ConfigLoader, JobLoader(hydra_context.config_loader))
+        context = HydraContext(loader, hydra_context.callbacks)
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
+            hydra_context=context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
         """Return the validation loss of every run, by the name of its folder."""
-        # Imported late: Hydra loads this module for every command.
         from mnist_bench.launch.sweeps.sweep import carry_out
 
         given = {argument.lstrip("+~").partition("=")[0] for argument in arguments}

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,16 @@ def test_figures(
 
 
 def provenance() -> dict[str, Any]:
-    """Return versions and commit of the code in this process.
+    """Return versions and commit of the code in this process, and the time.
 
     Outside a git checkout the commit is what the environment variable GIT_COMMIT says, or null.
-    To be asked when a run begins: the checkout may move on while it trains.
     """
+    return {**_code(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+
+
+@cache
+def _code() -> dict[str, Any]:
+    """Return them as when first asked for: the checkout may move on, code in memory does not."""
     packages = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy")
     return {
         "versions": {
@@ -100,7 +106,6 @@ def provenance() -> dict[str, Any]:
         },
         "git_commit": _git("rev-parse", "HEAD") or os.environ.get("GIT_COMMIT"),
         "git_changes": _git("status", "--porcelain", "--untracked-files=no"),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 

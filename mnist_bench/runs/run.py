@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -211,14 +212,13 @@ class Run:
     ) -> dict[str, Any]:
         """Return the content of summary.json; figures that there are none of (yet) are null."""
         config, history, splits = self.config, self.position.history, self.splits
-        hydra = self._hydra()
         seconds = sum(r["seconds"] for r in history)
         parts = ("train", "val", "test")
         keys = [f"{part}_{key}" for part in parts for key in ("loss", "accuracy")]
         return {
             "status": status,
             "model": config.model.name,
-            "experiment": hydra.runtime.choices.get("experiment"),
+            "experiment": self._hydra.runtime.choices.get("experiment"),
             "dataset": config.data.name,
             "seed": config.seed,
             "imported_from": config.imported_from,
@@ -247,12 +247,14 @@ class Run:
             "config": flatten(config),
         }
 
+    @cached_property
     def _hydra(self) -> Any:
+        """Hydra's own settings of the run's first start; reading them takes longer than a step."""
         return OmegaConf.load(self.folder.hydra).hydra
 
     def _overrides(self) -> list[str]:
         """Return those of the command line as they were given, `${...}` included."""
-        lines = OmegaConf.to_container(self._hydra().overrides.task, resolve=False)
+        lines = OmegaConf.to_container(self._hydra.overrides.task, resolve=False)
         assert isinstance(lines, list)
         return lines
 

@@ -1,0 +1,73 @@
+"""Runs of a sweep side by side, and jobs composed as Hydra composes them."""
+
+import copy
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from mnist_bench.config.compose import CONF
+from mnist_bench.config.schema import register_schemas
+from mnist_bench.launch.sweeps.compose import JobLoader
+from tests.support.train_command import read_summary, run_train, same_training
+
+
+def test_side_by_side_by_joblib_is_the_same_as_alone(tmp_path, mnist_root):
+    """With as many threads; what fails is told, the others are done, and a network of one's own
+    is found by the processes of joblib."""
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "tiny.yaml").write_text("_target_: my_nets.Tiny\nwidth: 2\n")
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\n"
+        "class Tiny(nn.Sequential):\n"
+        "    def __init__(self, width, num_classes):\n"
+        "        super().__init__(nn.Conv2d(1, width, 9, 9), nn.ReLU(), nn.Flatten(),\n"
+        "                         nn.Linear(9 * width, num_classes))\n"
+    )
+    sweep = [
+        *("--config-dir", "mine", "-m", "model=tiny", "model.width=2,3", "seed=0,1"),
+        *("data.limit=200", "trainer.epochs=5", "trainer.gpus=0", "trainer.precision=fp32"),
+    ]
+    beside = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    for arguments in ((*sweep, "sweep.name=alone"), (*sweep, *beside, "sweep.name=beside")):
+        done = run_train(*arguments, cwd=tmp_path, data_root=mnist_root, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, done.stderr
+    sweeps = tmp_path / "outputs" / "sweeps"
+    for width in (2, 3):
+        for seed in (0, 1):
+            name = f"model.width={width}--seed={seed}"
+            assert same_training(sweeps / "alone" / name, sweeps / "beside" / name)
+            assert f"\n{name}: epoch 5/5 " in done.stdout
+            device = read_summary(sweeps / "beside" / name)["device"]
+            assert device.endswith(", 1 thread")
+            assert device == read_summary(sweeps / "alone" / name)["device"]
+    assert "best: outputs/sweeps/beside/model.width=" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["seed=3"],
+        ["model=cnn5x5", "model.dropout=0.25", "seed=1"],
+        ["model.dropout=0.25", "model=wide3x5_bn"],
+        ["experiment=vgg16", "optimizer=sgd", "optimizer.momentum=0.5", "model.dropout=[0.1,0.2]"],
+        ["+hydra.job.env_set.A=b", "hydra.sweep.subdir='a=b'", "seed=1", "++trainer.epochs=3"],
+        ["~experiment", "optimizer.lr=${model.adam_lr}"],
+        ["logger=[tensorboard,none]", "hydra/job_logging=none"],
+    ],
+)
+def test_jobs_are_composed_as_hydra_does(overrides):
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration(
+            "train", ["label_smoothing=0.1", "hydra.job.num=7"], RunMode.MULTIRUN
+        )
+        ours = JobLoader(loader)
+        for lines in (overrides, [*overrides, "trainer.epochs=9"], overrides):
+            expected = loader.load_sweep_config(copy.deepcopy(master), lines)
+            found = ours.load_sweep_config(master, lines)
+            assert OmegaConf.to_container(found) == OmegaConf.to_container(expected)
+            assert OmegaConf.is_struct(found) and not OmegaConf.is_readonly(found.hydra)
