@@ -82,9 +82,11 @@ def _compose_and_run(composed: DictConfig) -> float | None:
 
 def _run_of_a_sweep(config: TrainConfig, folder: Path) -> float | None:
     """Do what is missing of a run, and say at once if it fails: the others go on."""
-    from mnist_bench.loggers.console import info, print_error
+    from mnist_bench.loggers.console import Screen, info, print_error
     from mnist_bench.runs import session
 
+    if "BasicLauncher" not in HydraConfig.get().launcher._target_:
+        Screen.beside = folder.name
     try:
         return session.do_what_is_missing(config, folder)
     except InUse as error:

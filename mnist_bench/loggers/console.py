@@ -28,6 +28,8 @@ class Screen:
     """The terminal, and Hydra's train.log."""
 
     shown: set[str] = set()  # tables that a sweep need not repeat
+    # Where runs train side by side on one screen, the name of this one, which begins its lines.
+    beside: str | None = None
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -35,7 +37,8 @@ class Screen:
             self.console = Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
 
     def line(self, text: str, style: str = "") -> None:
-        self.console.print(Text(text, style=style))
+        name = f"{Screen.beside}: " if Screen.beside else ""
+        self.console.print(Text(name + text, style=style))
         hydras_log.info(text)
 
     def log_failure(self, error: BaseException) -> None:
@@ -44,9 +47,12 @@ class Screen:
         hydras_log.info(f"The run failed.\n{lines.rstrip()}")
 
     def table(self, table: Table, once: bool = False) -> None:
-        """Show a table; with `once` not again in this process, though each log has it."""
+        """Show a table; with `once` not again in this process, though each log has it.
+
+        Beside other runs it is left to the log: the sweep's own has the figures of all.
+        """
         text = as_text(table)
-        if not (once and text in Screen.shown):
+        if not (Screen.beside or (once and text in Screen.shown)):
             self.console.print(table)
         if once:
             Screen.shown.add(text)
@@ -75,7 +81,7 @@ class Screen:
             console=self.console,
             auto_refresh=False,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not self.console.is_terminal or bool(Screen.beside),
         )
         with progress:
             yield Bar(progress, epochs, steps, epoch)

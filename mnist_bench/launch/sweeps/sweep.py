@@ -10,6 +10,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, read_write
 from rich.table import Table
@@ -17,6 +18,7 @@ from rich.table import Table
 from mnist_bench.config.compose import quoted
 from mnist_bench.config.help import begin_command
 from mnist_bench.config.parts import config_dirs
+from mnist_bench.errors import BenchError, TrainingError
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
 from mnist_bench.launch.sweeps.results import best_of, forecast, results_table, write_csv
@@ -56,7 +58,7 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
     sweep.names = sweep.record.extend(planned)
     try:
         sweep.run_all()
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, BenchError):
         sweep.tell_the_end()
         raise
     failed = sweep.tell_the_end()
@@ -94,13 +96,14 @@ class Sweep:
         self.record, self.launcher, self.jobs, self.config = record, launcher, jobs, config
         self.names: dict[str, str] = {}  # of folders, by digest
         self.place = {job.digest: number for number, job in enumerate(jobs)}
+        self.completed: dict[str, Standing] = {}  # by digest: what they are they stay
         self.attempted: set[str] = set()
         self.failed: set[str] = set()  # of those, also where no summary could tell
 
     @property
     def standings(self) -> dict[str, Standing]:
         """How each of this command's runs stands, by its name, in order."""
-        return {self.names[job.digest]: self._standing(job) for job in self.jobs}
+        return {self.names[job.digest]: self._standing(job.digest) for job in self.jobs}
 
     def run_all(self) -> None:
         """Launch what is missing, until nothing is; what other processes work on is waited for."""
@@ -110,7 +113,7 @@ class Sweep:
             # Each job is composed anew, from these.
             hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(hydra.sweep.dir)}")
         while missing := self._missing():
-            free = [job for job in missing if self._standing(job).state is not State.running]
+            free = [job for job in missing if self._state(job) is not State.running]
             for batch in self._batches(free):
                 results = self._launch(batch)
                 if self.config.sweep.fail_fast and any(
@@ -124,7 +127,7 @@ class Sweep:
         return [
             job
             for job in self.jobs
-            if self._standing(job).state is not State.completed
+            if self._state(job) is not State.completed
             and self.names[job.digest] not in self.attempted
         ]
 
@@ -136,7 +139,7 @@ class Sweep:
 
     def _launch(self, jobs: Sequence[Job]) -> Sequence[JobReturn]:
         over = (State.running, State.completed)
-        jobs = [job for job in jobs if self._standing(job).state not in over]
+        jobs = [job for job in jobs if self._state(job) not in over]
         if not jobs:
             return []
         overrides = []
@@ -144,30 +147,48 @@ class Sweep:
             self._announce(job)
             name = quoted(self.names[job.digest])
             overrides.append([*job.overrides, f"hydra.sweep.subdir={name}"])
-        results: Sequence[JobReturn] = self.launcher.launch(
-            overrides, initial_job_idx=self.place[jobs[0].digest]
-        )
+        try:
+            results: Sequence[JobReturn] = self.launcher.launch(
+                overrides, initial_job_idx=self.place[jobs[0].digest]
+            )
+        except (BenchError, HydraException):
+            raise
+        except Exception as error:  # of the launcher itself, such as a process of its that died
+            said = str(error).partition("\n")[0]
+            raise TrainingError(
+                f"hydra/launcher={self.config.hydra.runtime.choices['hydra/launcher']} failed "
+                f"({type(error).__name__}: {said}); what its runs have saved is kept."
+            ) from error
         for job, result in zip(jobs, results, strict=True):
             name = self.names[job.digest]
             if result.status is JobStatus.FAILED:
                 self.failed.add(name)
-            if self._standing(job).state is not State.running:
+            if self._state(job) is not State.running:
                 self.attempted.add(name)
         return results
 
     def _announce(self, job: Job) -> None:
         from mnist_bench.loggers.console import Screen
 
-        goes_on = ", goes on" * (self._standing(job).state is State.interrupted)
+        goes_on = ", goes on" * (self._state(job) is State.interrupted)
         number = f"run {self.place[job.digest] + 1} of {len(self.jobs)}{goes_on}"
         Screen().console.print(f"\n{number}: {' '.join(job.varied)}", style="bold")
 
-    def _standing(self, job: Job) -> Standing:
-        return standing(self.record.path / self.names[job.digest], job.digest)
+    def _state(self, job: Job) -> State:
+        return self._standing(job.digest).state
+
+    def _standing(self, digest: str) -> Standing:
+        if digest in self.completed:
+            return self.completed[digest]
+        found = standing(self.record.path / self.names[digest], digest)
+        if found.state is State.completed:
+            self.completed[digest] = found
+        return found
 
     def tell_the_end(self) -> bool:
         """Show and write the table of all runs; return whether one of this command's failed."""
-        everything = list(self.record.standings())
+        self.names = self.record.names()  # others may have extended it
+        everything = list(map(self._standing, self.names))
         write_csv(self.record.path / "sweep.csv", self.record.varied(), everything)
         show(results_table(os.path.relpath(self.record.path), everything))
         own = {self.names[job.digest] for job in self.jobs}
