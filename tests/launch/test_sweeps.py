@@ -5,15 +5,17 @@ import os
 import signal
 import subprocess
 
+import numpy as np
 import pytest
 from hydra import initialize_config_dir
 
 from mnist_bench.config.compose import CONF
 from mnist_bench.config.schema import register_schemas
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import ConfigError
+from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.launch.sweeps.plan import compose_job, plan
 from mnist_bench.runs.checkpoint import epochs_begun, read_checkpoint
+from mnist_bench.runs.load import load
 from tests.support.train_command import (
     COMMAND,
     environment,
@@ -336,3 +338,32 @@ def test_it_ends_at_the_first_failure_if_that_is_wished(tmp_path, mnist_root):
     fails = (*NAMED, "optimizer=sgd", "optimizer.lr=1e20,0.01", "sweep.fail_fast=true")
     process = sweep_of(tmp_path, mnist_root, *fails, status=1)
     assert "1 failed, 1 are left" in process.stdout
+
+
+def test_checkpoints_stay_as_is_wished(tmp_path, mnist_root, images):
+    """What stays is enough: to predict with, or to go on from; and if not, that is said."""
+    files = {"all": {"best.pt", "last.pt"}, "best": {"best.pt"}, "last": {"last.pt"}, "none": set()}
+    for keep, kept in files.items():
+        # At such a rate an earlier epoch is the best of some, and last.pt has not what was tested.
+        sweep_of(
+            tmp_path,
+            mnist_root,
+            *("-m", *TINY, f"sweep.name={keep}", f"sweep.keep={keep}", "seed=range(4)"),
+            *("trainer.epochs=3", "optimizer.lr=0.3", "scheduler=constant"),
+        )
+        for run in (tmp_path / "outputs" / "sweeps" / keep).glob("seed=*"):
+            assert {p.name for p in (run / "checkpoints").iterdir()} - {"previous.pt"} == kept
+    sweeps = tmp_path / "outputs" / "sweeps"
+    pixels = images.test_images[:200].numpy()
+    tested = []
+    for seed in range(4):
+        whole, best = (load(sweeps / keep / f"seed={seed}") for keep in ("all", "best"))
+        expected = whole.predict(pixels).probabilities
+        np.testing.assert_array_equal(best.predict(pixels).probabilities, expected)
+        tested.append(read_summary(sweeps / "last" / f"seed={seed}")["tested_epoch"])
+        if tested[-1] != 3:
+            with pytest.raises(DataError, match=f"weights of epoch {tested[-1]}, and has .* 3 al"):
+                load(sweeps / "last" / f"seed={seed}")
+        with pytest.raises(ConfigError, match="it has no checkpoints"):
+            load(sweeps / "none" / f"seed={seed}")
+    assert any(epoch != 3 for epoch in tested)
