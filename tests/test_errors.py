@@ -7,9 +7,14 @@ import pkgutil
 import signal
 
 import mnist_bench
-from mnist_bench.training.interrupt import Interrupted
+from mnist_bench.errors import BenchError, ConfigError, DataError, TrainingError
+from mnist_bench.runs.folder import InUse
+from mnist_bench.training.interrupt import Interrupted, OutOfTime
 
-MADE_FROM = {Interrupted: (signal.SIGTERM,)}
+MADE_FROM: dict[type[BaseException], tuple[object, ...]] = {
+    Interrupted: (signal.SIGTERM,),
+    OutOfTime: (60.0,),
+}
 # A Triton kernel: not to be imported without Triton.
 LEFT_OUT = "mnist_bench.training.optimizers.adadelta"
 
@@ -31,8 +36,9 @@ def exceptions() -> set[type[BaseException]]:
 
 def test_every_error_pickles() -> None:
     found = exceptions()
-    assert Interrupted in found and len(found) >= 5
+    assert found >= {BenchError, ConfigError, DataError, TrainingError, InUse, *MADE_FROM}
     for kind in found:
         error = kind(*MADE_FROM.get(kind, ("one sentence",)))
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is kind and str(again) == str(error) and vars(again) == vars(error)
+        assert getattr(again, "code", None) == getattr(error, "code", None)

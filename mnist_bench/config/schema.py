@@ -274,6 +274,9 @@ class TrainerConfig:
         lambda v: v is None or v >= 1, "a whole number of epochs of at least 1, or null", None
     )
     test_weights: TestWeights = MISSING
+    max_seconds: float | None = allowed(
+        lambda v: v is None or 0 < v < float("inf"), "a number of seconds above 0, or null", None
+    )
 
 
 # --- Loss -------------------------------------------------------------------------------------

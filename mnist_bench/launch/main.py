@@ -21,6 +21,7 @@ from mnist_bench.config.read import saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig, register_schemas
 from mnist_bench.errors import BenchError
 from mnist_bench.runs.folder import InUse, RunFolder
+from mnist_bench.training.interrupt import OutOfTime, StopRequest
 
 register_schemas()
 register_help()
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Errors come through to here, and leave as one sentence if they are the user's.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        _compose_and_run()
+        with StopRequest() as stop, stop.at_once():
+            _compose_and_run()
     except BenchError as error:
         sys.exit(str(error))
     except HydraException as error:
@@ -63,7 +65,7 @@ def _quoted_path(argument: str) -> str:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def _compose_and_run(composed: DictConfig) -> float | None:
-    """Return the validation loss, which sweepers make small; None if another process has it."""
+    """Return the validation loss, which sweepers make small; None if the run has not ended."""
     from mnist_bench.loggers.console import print_error
     from mnist_bench.runs import session  # PyTorch: seconds that --help need not wait for
 
@@ -89,7 +91,7 @@ def _run_of_a_sweep(config: TrainConfig, folder: Path) -> float | None:
         Screen.beside = folder.name
     try:
         return session.do_what_is_missing(config, folder)
-    except InUse as error:
+    except (InUse, OutOfTime) as error:  # the same command goes on with it
         info(str(error))
         return None
     except Exception as error:

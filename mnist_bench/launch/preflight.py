@@ -1,11 +1,13 @@
 """What happens before Hydra makes a folder: refuse what cannot run, and find the run's folder."""
 
 import atexit
+import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from mnist_bench.config.identity import Role, changeable, role
 from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown_source, search_in
 from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig
+from mnist_bench.config.walk import flatten
 from mnist_bench.errors import BenchError, ConfigError
 from mnist_bench.launch.sweeps.plan import (
     parse,
@@ -27,8 +30,11 @@ from mnist_bench.launch.sweeps.plan import (
     refuse_twice,
     without_hydra,
 )
-from mnist_bench.runs.folder import atomic_write, claim_folder
+from mnist_bench.runs.folder import RunFolder, atomic_write, claim_folder, make_folder
 
+RUN_DIR = "hydra.run.dir"
+# The value of `resume` for the run that the same command began.
+AUTO = "auto"
 # Settings that a single run has no use for.
 SWEEPS = re.compile(r"\+*sweep\.")
 
@@ -39,13 +45,10 @@ class Preflight(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
             if config.resume is None:
-                refuse_imported_from(config)
-                _refuse_sweep_settings(config, "give -m, and what is to vary.")
-                _find_own_modules(config, saved=False)
-                _try(without_hydra(config), config.hydra.runtime.choices)
-                config.hydra.run.dir = str(
-                    claim_folder(Path(config.hydra.run.dir), "hydra.run.dir")
-                )
+                _try_checked(_read_new(config))
+                config.hydra.run.dir = str(claim_folder(Path(config.hydra.run.dir), RUN_DIR))
+            elif config.resume == AUTO:
+                _begin_or_go_on(config)
             else:
                 _adopt_run(config)
 
@@ -55,6 +58,11 @@ class Preflight(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
+            if config.resume == AUTO:
+                raise ConfigError(
+                    "resume=auto goes on with one run: with -m give sweep.name=NAME in its place, "
+                    "and the same command goes on."
+                )
             _find_own_modules(config, saved=False)
             if _is_ours(config):
                 return
@@ -81,12 +89,16 @@ def _refusing() -> Iterator[None]:
         sys.exit(1)
 
 
-def _try(config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Raise ConfigError or DataError if a run of this configuration could not begin."""
-    _try_checked(to_config(config, choices))
+def _read_new(config: DictConfig) -> TrainConfig:
+    """Return the configuration of a run that begins, and have a user's own modules found."""
+    refuse_imported_from(config)
+    _refuse_sweep_settings(config, "give -m, and what is to vary.")
+    _find_own_modules(config, saved=False)
+    return to_config(without_hydra(config), config.hydra.runtime.choices)
 
 
 def _try_checked(checked: TrainConfig) -> None:
+    """Raise ConfigError or DataError if a run of this configuration could not begin."""
     # Imported late: PyTorch takes seconds, and a value out of range needs none of it.
     from mnist_bench.loggers.console import info
     from mnist_bench.runs.prepare import prepare
@@ -129,10 +141,59 @@ def _refuse_hidden(config_dir: Path) -> None:
 # --- Resuming ---------------------------------------------------------------------------------
 
 
+def _begin_or_go_on(config: DictConfig) -> None:
+    """Make `config` that of a run that goes on, if this command has begun one, or of a new one."""
+    from mnist_bench.launch.resume import newest_unfinished, refuse_another
+    from mnist_bench.loggers.console import info
+    from mnist_bench.runs.records import read_summary
+    from mnist_bench.runs.run import describe_test
+
+    config.resume = None
+    checked, path = _read_new(config), Path(config.hydra.run.dir)
+    if not _given_folder(config):
+        found = newest_unfinished(path.parent, checked, KEPT)
+        _try_checked(checked)
+        folder = found or RunFolder(claim_folder(path, RUN_DIR))
+    else:
+        if not path.is_dir():
+            _try_checked(checked)  # before anything is written
+        folder = RunFolder(make_folder(path, RUN_DIR))
+        KEPT.enter_context(folder.owned())
+        refuse_another(folder, checked)
+        summary = read_summary(folder.path)
+        if summary.get("status") == "completed":
+            shown = os.path.relpath(folder.path)
+            info(f"{shown} holds this run, completed: test accuracy {describe_test(summary)}.")
+            sys.exit(0)
+        _try_checked(checked)
+    config.hydra.run.dir = str(folder)
+    if folder.last.is_file() or folder.previous.is_file():
+        info(f"resume=auto goes on with {os.path.relpath(folder.path)}")
+        _write_if_changed(config, checked, folder)
+        config.resume = str(folder)
+        # The folder's own .hydra, with the overrides of its first start, stays.
+        config.hydra.output_subdir = None
+    elif folder.config.is_file():
+        folder.clear()
+
+
+def _given_folder(config: DictConfig) -> str | None:
+    """Return the override that names the folder of a run, if there is one."""
+    lines = config.hydra.overrides.hydra
+    return next((line for line in lines if line.startswith(f"{RUN_DIR}=")), None)
+
+
+def _write_if_changed(config: DictConfig, checked: TrainConfig, folder: RunFolder) -> None:
+    """Bring a run's saved configuration up to date where it says what computes nothing."""
+    saved = to_config(load_config(folder.config), saved_choices(folder.path))
+    if flatten(replace(saved, resume=None)) != flatten(checked):
+        with atomic_write(folder.config) as file:
+            OmegaConf.save(without_hydra(config), file)
+
+
 def _adopt_run(config: DictConfig) -> None:
     """Make `config` that of the run in `resume`, and Hydra's folder that run's folder."""
     from mnist_bench.runs.checkpoint import epochs_begun, read_last
-    from mnist_bench.runs.folder import RunFolder
 
     folder = RunFolder(config.resume)
     if seed := next(folder.path.glob(f"seed=*/{folder.last.relative_to(folder.path)}"), None):
@@ -147,9 +208,9 @@ def _adopt_run(config: DictConfig) -> None:
             f"{folder.last.relative_to(folder.path)} with a "
             f"{folder.config.relative_to(folder.path)} beside it."
         )
-    if moved := [o for o in config.hydra.overrides.hydra if o.startswith("hydra.run.dir=")]:
+    if moved := _given_folder(config):
         raise ConfigError(
-            f"{moved[0]} does not go with resume={folder}: a run goes on in its own folder. Leave "
+            f"{moved} does not go with resume={folder}: a run goes on in its own folder. Leave "
             f"it out, or copy the folder first."
         )
     KEPT.enter_context(folder.owned())

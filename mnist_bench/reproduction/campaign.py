@@ -24,6 +24,7 @@ from mnist_bench.reproduction.plan import (
     state_of,
 )
 from mnist_bench.runs.records import read_summary
+from mnist_bench.training.interrupt import stop_signals
 
 Say = Callable[[str], None]
 
@@ -154,8 +155,8 @@ class Relay:
     """While active, a signal ends the campaign, and the training under way gets it as well.
 
     A training has a process group of its own: it sees each signal once, from here, whether that
-    came from a terminal or from `kill`. A first SIGINT or SIGTERM lets it save between two steps, a
-    second one stops it at once.
+    came from a terminal or from `kill`. A first one lets it save between two steps, a second one
+    stops it at once (`StopRequest`).
     """
 
     def __init__(self) -> None:
@@ -163,10 +164,7 @@ class Relay:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        caught = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
-            caught.append(signal.SIGHUP)
-        self._previous = {number: signal.signal(number, self._receive) for number in caught}
+        self._previous = {n: signal.signal(n, self._receive) for n in stop_signals()}
         return self
 
     def __exit__(
@@ -181,8 +179,7 @@ class Relay:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.signal_number = number
         if self._process is not None:
-            # A closed terminal would end a training unsaved.
-            self._process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+            self._process.send_signal(number)
 
     def run(self, command: Sequence[str], lock: int) -> int:
         """Run a command to its end; returns its exit code, negative if a signal killed it."""

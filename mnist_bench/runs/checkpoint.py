@@ -10,6 +10,7 @@ import io
 import re
 import shlex
 import struct
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -52,6 +53,7 @@ class CheckpointWriter:
         self.thread = ThreadPoolExecutor(1, "checkpoints")
         self.writing: Future[None] | None = None
         self.files: dict[Path, Content] = {}  # the last set
+        self.seconds = 0.0  # that writing a set took, the longest
 
     def __enter__(self) -> Self:
         return self
@@ -81,16 +83,17 @@ class CheckpointWriter:
         if self.device.type == "cuda":  # the next steps need not wait for the way to the host
             beside = torch.cuda.Stream(self.device)
             beside.wait_stream(torch.cuda.current_stream(self.device))
-        self.writing = self.thread.submit(_write_all, self.files, beside)
+        self.writing = self.thread.submit(self._write_all, self.files, beside)
         if failed:
             self.writing.result()
 
-
-def _write_all(files: dict[Path, Content], stream: torch.cuda.Stream | None) -> None:
-    with torch.cuda.stream(stream):
-        files.update(_mapped(files, cache(Tensor.cpu)))  # the device's memory is free again
-    for path, content in files.items():
-        write_checkpoint(path, content)
+    def _write_all(self, files: dict[Path, Content], stream: torch.cuda.Stream | None) -> None:
+        begun = time.perf_counter()
+        with torch.cuda.stream(stream):
+            files.update(_mapped(files, cache(Tensor.cpu)))  # the device's memory is free again
+        for path, content in files.items():
+            write_checkpoint(path, content)
+        self.seconds = max(self.seconds, time.perf_counter() - begun)
 
 
 def copied(content: Any) -> Any:

@@ -16,6 +16,9 @@ import numpy as np
 from torch import Tensor
 
 from mnist_bench import __version__
+from mnist_bench.config.identity import computed, digest
+from mnist_bench.config.read import SAVED, load_config, saved_choices, to_config
+from mnist_bench.config.walk import flatten
 from mnist_bench.errors import DataError
 from mnist_bench.runs.folder import RunFolder, atomic_write
 from mnist_bench.training.loop import EpochRecord
@@ -71,6 +74,36 @@ def read_summary(folder: Path, digest: str | None = None) -> dict[str, Any]:
             f"another name."
         )
     return content
+
+
+def set_result_aside(folder: RunFolder) -> None:
+    """Take away what tells of a run's end, as it goes on; a result is kept until the next one is.
+
+    Killed in between, the run is still told completed, and its predictions are beside it.
+    """
+    has_result = read_summary(folder.path).get("status") in ("completed", "imported")
+    for file in (folder.predictions, folder.summary):
+        if has_result and file.exists():
+            file.replace(previous_of(file))
+        file.unlink(missing_ok=True)
+
+
+def previous_of(file: Path) -> Path:
+    """Return where a file of an earlier result is kept, such as summary.previous.json."""
+    return file.with_name(f"{file.stem}.previous{file.suffix}")
+
+
+def saved_digest(folder: Path) -> str | None:
+    """Return the digest of the run in `folder`, also of one that was killed; None if it has none.
+
+    Raises:
+        DataError: its summary.json or its configuration is damaged.
+    """
+    known: str | None = read_summary(folder).get("digest")
+    if known is None and (folder / SAVED).is_file():
+        config = to_config(load_config(folder / SAVED), saved_choices(folder))
+        known = digest(computed(flatten(config)))
+    return known
 
 
 def epoch_figures(record: EpochRecord) -> dict[str, float]:

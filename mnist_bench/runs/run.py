@@ -30,7 +30,9 @@ from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.prepare import prepare
 from mnist_bench.runs.records import (
     epoch_figures,
+    previous_of,
     provenance,
+    set_result_aside,
     test_figures,
     write_metrics,
     write_predictions,
@@ -95,8 +97,7 @@ class Run:
         It may have been killed right after that was written, or had ended and is given more epochs.
         `best` are the weights that the checkpoint has beside those of its moment, if any.
         """
-        for ended in (self.folder.summary, self.folder.predictions):
-            ended.unlink(missing_ok=True)
+        set_result_aside(self.folder)
         write_metrics(self.folder, self.position.history)
         if self.stands_at_its_best():
             best = self._weights()
@@ -195,8 +196,10 @@ class Run:
         return best
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write the summary, the last of a run's files."""
+        """Write the summary, the last of a run's files; an earlier result gives way to it."""
         write_summary(self.folder, summary)
+        for file in (self.folder.summary, self.folder.predictions):
+            previous_of(file).unlink(missing_ok=True)
 
     def interrupt(self) -> None:
         """Leave a summary.json that says so."""

@@ -1,7 +1,6 @@
 """Carrying a run out: trained, tested and told, or stopped so that it can go on."""
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -15,13 +14,20 @@ from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
 from mnist_bench.loggers.base import Loggers
-from mnist_bench.loggers.console import Screen, as_text, closing_table, info, layers_table
-from mnist_bench.models import summarise
+from mnist_bench.loggers.console import (
+    Screen,
+    as_text,
+    closing_table,
+    info,
+    layers_table,
+    print_error,
+)
+from mnist_bench.models import count_parameters, summarise
 from mnist_bench.runs.checkpoint import CheckpointWriter, resume_command, write_checkpoint
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.records import read_summary, write_metrics
 from mnist_bench.runs.run import Run
-from mnist_bench.training.interrupt import Interrupted, StopRequest
+from mnist_bench.training.interrupt import OutOfTime, Stopped, StopRequest
 from mnist_bench.training.learner import count_steps
 from mnist_bench.training.loop import best_record, is_over, train
 
@@ -32,7 +38,7 @@ def do_what_is_missing(config: TrainConfig, path: Path) -> float:
     Raises:
         InUse: another process works on it.
         DataError: the folder holds another run.
-        BenchError, SystemExit: as `carry_out`.
+        BenchError, Stopped: as `carry_out`.
     """
     folder = RunFolder(path)
     with folder.owned():
@@ -57,23 +63,30 @@ def carry_out(config: TrainConfig, path: Path) -> float:
 
     Raises:
         BenchError: the run cannot begin, or cannot go on, which summary.json then says.
-        SystemExit: the run was interrupted; it can be resumed.
+        Stopped: a signal or the time ended the run; it can be resumed. It is a SystemExit.
     """
     folder, screen = RunFolder(path), Screen()
-    with folder.owned():
-        run, made = Run(config, folder, info), Loggers(config.logger)
-        run.open()
-        with recording_the_end(run, screen), closing(made) as loggers:
-            fit(run, screen, loggers)
-            summary = run.test("completed", run.choose_tested_epoch())
+    with StopRequest(config.trainer.max_seconds) as stop, folder.owned():
+        with stop.at_once():
+            run, made = Run(config, folder, info), Loggers(config.logger)
+            run.open()
+        with recording_the_end(run, screen, stop), closing(made) as loggers:
+            fit(run, screen, loggers, stop)
+            with stop.at_once():
+                summary = run.test("completed", run.choose_tested_epoch())
             loggers.end(summary)
             run.finish(summary)
-            screen.table(closing_table(run.closing_rows(summary)))
+        screen.table(closing_table(run.closing_rows(summary)))
+        stop.check_signal()
     return float(summary["val_loss"])
 
 
-def fit(run: Run, screen: Screen, loggers: Loggers) -> None:
-    """Train to the last epoch."""
+def fit(run: Run, screen: Screen, loggers: Loggers, stop: StopRequest) -> None:
+    """Train to the last epoch, or until it is to stop; all is written then.
+
+    Raises:
+        Stopped: the run can go on.
+    """
     table = layers_table(
         run.config.model.name, summarise(run.learner.network, run.splits.image_shape)
     )
@@ -81,10 +94,11 @@ def fit(run: Run, screen: Screen, loggers: Loggers) -> None:
     screen.line(run.describe(), style="bold")
     trainer, history = run.config.trainer, run.position.history
     steps = count_steps(len(run.splits.train), trainer.batch_size)
+    stop.reserve = seconds_to_save(run)
     with (
-        StopRequest() as stop,  # until all is written
-        CheckpointWriter(run.placement.device) as writer,
         screen.bar(trainer.epochs, steps, run.position.epoch) as bar,
+        saved_if_stopped(run),
+        CheckpointWriter(run.placement.device) as writer,
     ):
         loggers.start(run.info(as_text(table)))
         for record in train(run.training, run.splits, trainer, stop, bar.show):
@@ -95,38 +109,64 @@ def fit(run: Run, screen: Screen, loggers: Loggers) -> None:
             due = is_over(run.position, trainer) or (every and record["epoch"] % every == 0)
             if due or writer.has_failed:
                 writer.write(run.checkpoints())
+            stop.reserve = seconds_to_save(run, writer.seconds)
             write_metrics(run.folder, history)
             loggers.epoch(record)
             screen.epoch(record, trainer.epochs, best)
             bar.next_epoch(record["epoch"] + 1)
 
 
+# Bytes a second at which a disk is taken to write before it has shown it; a slow one.
+SLOW_DISK = 50e6
+
+
+def seconds_to_save(run: Run, last: float = 0.0) -> float:
+    """Return how long a run that stops is given to save, and to end.
+
+    `last` are the seconds that writing its checkpoints took; what is on its way is waited for, and
+    as much is written once more. Without, all is reckoned by its size: weights, two numbers of an
+    optimizer and the best weights, of four bytes each.
+    """
+    return 1.0 + 2 * (last or 16 * count_parameters(run.learner.network) / SLOW_DISK)
+
+
 @contextmanager
-def recording_the_end(run: Run, screen: Screen) -> Iterator[None]:
-    """Leave a summary.json that tells an interrupted or failed run, and say how to go on."""
+def saved_if_stopped(run: Run) -> Iterator[None]:
+    """Write all that is needed to go on before anything is said: the terminal may be gone."""
     try:
         yield
-    except Interrupted as stop:
+    except Stopped:
         for path, content in run.checkpoints(whole=True).items():
             write_checkpoint(path, content)
-        _tell_interrupted(run, screen)
-        raise SystemExit(128 + stop.signal_number) from None
-    except KeyboardInterrupt:
-        _tell_interrupted(run, screen)
-        raise SystemExit(128 + signal.SIGINT) from None
-    except Exception as error:
-        screen.log_failure(error)
-        run.fail(error)
+        run.interrupt()
         raise
 
 
-def _tell_interrupted(run: Run, screen: Screen) -> None:
-    run.interrupt()
+@contextmanager
+def recording_the_end(run: Run, screen: Screen, stop: StopRequest) -> Iterator[None]:
+    """Leave a summary.json that tells a stopped or failed run, and say how to go on."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as end:
+        if not run.folder.summary.exists():
+            run.interrupt()
+        _tell_how_to_go_on(run, screen, str(end) if isinstance(end, OutOfTime) else "Stopped")
+        raise
+    except Exception as error:
+        screen.log_failure(error)
+        if not run.folder.summary.exists():
+            run.fail(error)
+        if stop.signal_number is not None:  # which ends the process, and no more is said
+            print_error(str(error))
+        raise
+
+
+def _tell_how_to_go_on(run: Run, screen: Screen, stopped: str) -> None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        return  # the sweep says how to go on
+        return  # the sweep does
     if run.folder.last.exists():
         folder = Path(os.path.relpath(run.folder.path))
         command = resume_command(folder, config_dirs(HydraConfig.get().runtime))
-        screen.line(f"Stopped. To go on: {command}")
+        screen.line(f"{stopped}. To go on: {command}")
     else:
-        screen.line("Stopped before anything was saved.")
+        screen.line(f"{stopped} before anything was saved.")

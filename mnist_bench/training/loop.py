@@ -103,15 +103,23 @@ def train(
 
     Raises:
         TrainingError: the loss is no longer finite.
-        Interrupted: a signal has asked to stop; the training is between two steps and can be saved.
+        Stopped: a signal or the time has asked to stop, and some step has been taken; the training
+            is between two steps and can be saved.
     """
     learner, position = training.learner, training.position
+    # Of an epoch's seconds, what so many images take that are looked at only: rather too much.
+    validating, testing = (
+        len(images) / len(splits.train) for images in (splits.validation, splits.test)
+    )
     stepper = Stepper(learner, splits.train, position.totals)
     if not is_over(position, config):
         sizes = batch_sizes(len(splits.train), learner.batch_size)
         position.warm_up_seconds += stepper.warm_up(sizes)
     while not is_over(position, config):
+        first = position.step
         averages = train_epoch(stepper, training, config.refresh_seconds, stop, show)
+        if position.step > first:
+            stop.check(validating * position.seconds)
         validation, _ = learner.evaluate(splits.validation, "val")
         _check_finite(validation, f"in the validation after epoch {position.epoch}")
         record = _record(training, averages, validation)
@@ -119,7 +127,7 @@ def train(
         position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
         position.totals.reset()
         yield record
-        stop.check()
+        stop.check(testing * record["seconds"] if is_over(position, config) else 0.0)
 
 
 def train_epoch(
@@ -147,11 +155,13 @@ def train_epoch(
     for batch_N in batches[position.step :]:
         stepper.step(batch_N)
         position.step += 1
-        if stop.signal_number is not None or time.perf_counter() - shown > refresh_seconds:
+        now = time.perf_counter()
+        another = (now - start) / position.step  # the seconds of a step
+        if stop.is_due(another) or now - shown > refresh_seconds:
             averages = look()
             seen, shown = position.step, time.perf_counter()
+            stop.check(another)
             show(_progress(position, averages))
-            stop.check()
     return look()
 
 

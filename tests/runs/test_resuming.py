@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mnist_bench.runs.checkpoint import epochs_begun, read_checkpoint
 from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.records import previous_of, set_result_aside
 from tests.support.train_command import (
     COMMAND,
     QUICK,
@@ -66,6 +67,7 @@ def test_a_finished_run_can_be_given_more_epochs(tmp_path, mnist_root):
     )
     assert np.array_equal(first, second)
     assert read_summary(tmp_path / "run")["epochs"] == 2
+    assert not list((tmp_path / "run").glob("*.previous.*")), "there is a new result"
 
 
 def test_a_run_killed_right_after_its_checkpoint_loses_no_record(tmp_path, mnist_root):
@@ -88,8 +90,10 @@ def test_a_run_killed_right_after_its_checkpoint_loses_no_record(tmp_path, mnist
 
 
 def test_a_resumed_run_has_no_summary_until_it_ends(tmp_path, mnist_root):
-    """Killed again, it must not look like the completed run that it was."""
+    """Killed again, it must not look like the completed run that it was, nor lose its result."""
     run_train(*QUICK, "hydra.run.dir=run", cwd=tmp_path, data_root=mnist_root)
+    run = tmp_path / "run"
+    result = [(run / name).read_bytes() for name in ("summary.json", "predictions.npz")]
     process = subprocess.Popen(
         [*COMMAND, "resume=run", "trainer.epochs=50"],
         cwd=tmp_path,
@@ -101,5 +105,23 @@ def test_a_resumed_run_has_no_summary_until_it_ends(tmp_path, mnist_root):
     assert any(line.startswith("epoch  2/50") for line in process.stdout)
     process.kill()
     process.wait()
-    assert not (tmp_path / "run" / "summary.json").exists()
-    assert not (tmp_path / "run" / "predictions.npz").exists()
+    assert not (run / "summary.json").exists()
+    assert not (run / "predictions.npz").exists()
+    kept = ("summary.previous.json", "predictions.previous.npz")
+    assert [(run / name).read_bytes() for name in kept] == result
+
+
+def test_a_result_is_kept_until_the_next_wherever_it_is_killed(tmp_path):
+    """Also when only one of its two files has been set aside, or a run in between was stopped."""
+    folder = RunFolder(tmp_path)
+    folder.predictions.write_text("the result's")
+    folder.summary.write_text('{"status": "completed"}')
+    previous = [previous_of(file) for file in (folder.predictions, folder.summary)]
+    folder.predictions.replace(previous[0])  # and killed
+    set_result_aside(folder)
+    folder.predictions.write_text("of a test that was killed")
+    set_result_aside(folder)
+    folder.summary.write_text('{"status": "interrupted"}')
+    set_result_aside(folder)
+    assert [file.read_text() for file in previous] == [*("the result's", '{"status": "completed"}')]
+    assert not folder.summary.exists() and not folder.predictions.exists()

@@ -9,7 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,23 +51,67 @@ def run_train(
         return subprocess.run(
             command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=limit
         )
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "stdout"), Path(folder, "stderr")
-        process = FORKING.Process(target=_train, args=(arguments, cwd, environ, out, err))
-        process.start()
-        process.join(limit)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(command, limit, out.read_bytes(), err.read_bytes())
-        assert process.exitcode is not None
+    with started(*arguments, cwd=cwd, environ=environ) as training:
+        return training.end(limit)
+
+
+@dataclass
+class Started:
+    """A training under way."""
+
+    command: list[str]
+    process: Any
+    out: Path
+    err: Path
+
+    def wait_until(self, condition: Callable[[], bool], limit: float = 60) -> None:
+        end = time.monotonic() + limit
+        while not condition():
+            assert self.process.is_alive() and time.monotonic() < end, self.out.read_text()
+            time.sleep(0.005)
+
+    def send(self, signal_number: int) -> None:
+        os.kill(self.process.pid, signal_number)
+
+    def end(self, limit: float = 60) -> subprocess.CompletedProcess[str]:
+        self.process.join(limit)
+        if self.process.is_alive():
+            outputs = self.out.read_bytes(), self.err.read_bytes()
+            raise subprocess.TimeoutExpired(self.command, limit, *outputs)
+        code = self.process.exitcode
         return subprocess.CompletedProcess(
-            command, process.exitcode, out.read_text(), err.read_text()
+            self.command, code, self.out.read_text(), self.err.read_text()
         )
 
 
+@contextmanager
+def started(
+    *arguments: str,
+    cwd: Path,
+    environ: dict[str, str],
+    before: Callable[[], object] | None = None,
+) -> Iterator[Started]:
+    """Start `mnist-bench train ARGUMENTS`, which first calls `before`; kill it at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "stdout"), Path(folder, "stderr")
+        process = FORKING.Process(target=_train, args=(arguments, cwd, environ, out, err, before))
+        out.touch()
+        err.touch()
+        process.start()
+        try:
+            yield Started([*COMMAND, *arguments], process, out, err)
+        finally:
+            process.kill()
+            process.join()
+
+
 def _train(
-    arguments: tuple[str, ...], cwd: Path, environ: dict[str, str], out: Path, err: Path
+    arguments: tuple[str, ...],
+    cwd: Path,
+    environ: dict[str, str],
+    out: Path,
+    err: Path,
+    before: Callable[[], object] | None,
 ) -> None:
     os.environ.clear()
     os.environ.update(environ)
@@ -71,6 +119,8 @@ def _train(
     for file, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.argv = [str(PROGRAM), "train", *arguments]
+    if before is not None:
+        before()
     try:
         runpy.run_path(str(PROGRAM), run_name="__main__")
     finally:

@@ -18,7 +18,7 @@ from mnist_bench.runs.checkpoint import (
     write_checkpoint,
 )
 from mnist_bench.runs.prepare import prepare
-from mnist_bench.training.interrupt import Interrupted, StopRequest
+from mnist_bench.training.interrupt import Interrupted, OutOfTime, StopRequest
 from mnist_bench.training.learner import build_learner
 from mnist_bench.training.loop import Position, Training, stops_early, train
 
@@ -191,6 +191,32 @@ def test_ctrl_c_during_the_last_validation_is_not_lost(make):
     assert (position.epoch, position.step) == (config.epochs + 1, 0)
 
 
+def test_without_time_each_process_takes_one_step_and_the_training_is_the_same(make):
+    """Or what comes between two of them; else the same command would never come to an end."""
+    whole = run_to_end(*make(*QUICK))
+    learner, splits, position, config = make(*QUICK)
+    seen = []
+    while not seen or seen[-1] != (3, 0):
+        with pytest.raises(OutOfTime):
+            run_to_end(learner, splits, position, config, stop=StopRequest(1e-9))
+        seen.append((position.epoch, position.step))
+    assert seen == [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3), (3, 0)]
+    assert [r["val_loss"] for r in position.history] == [r["val_loss"] for r in whole]
+    assert run_to_end(learner, splits, position, config, stop=StopRequest(1e-9)) == []
+
+
+def test_a_validation_and_a_test_are_begun_only_if_there_is_time_for_them(make):
+    """Which is reckoned by the training's: here all three have as many images."""
+    asked = []
+
+    class Asked(StopRequest):
+        def check(self, seconds=0.0):
+            asked.append(seconds)
+
+    first, last = run_to_end(*make(*QUICK), stop=Asked())
+    assert (asked.count(first["seconds"]), asked.count(last["seconds"])) == (1, 2)
+
+
 def test_more_epochs_draw_the_schedule_anew_from_the_first_step(make):
     """Two epochs of a cosine end at a rate of zero; of four, they are half way."""
     learner, splits, position, config = make(*QUICK)
@@ -214,24 +240,6 @@ def test_a_setting_that_came_after_a_checkpoint_has_its_default(make):
     restore_training(state, again, position)
     assert again.optimizer.param_groups[0]["iterations"] == 4
     run_to_end(again, splits, position, config)
-
-
-@pytest.fixture
-def interruptible():
-    """Python's own handling of SIGINT, which a process started in the background does not have."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_a_second_ctrl_c_stops_at_once():
-    with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.signal_number == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
-            os.kill(os.getpid(), signal.SIGINT)
-            signal.sigtimedwait([], 0.1)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

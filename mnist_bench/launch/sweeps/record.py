@@ -9,13 +9,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from mnist_bench.config.identity import Role, computed, digest, role
-from mnist_bench.config.read import load_config, saved_choices, to_config
-from mnist_bench.config.walk import flatten
+from mnist_bench.config.identity import Role, computed, role
 from mnist_bench.errors import BenchError, ConfigError, DataError
 from mnist_bench.launch.sweeps.plan import Plan, Settings
 from mnist_bench.runs.folder import RunFolder, atomic_write
-from mnist_bench.runs.records import read_summary
+from mnist_bench.runs.records import read_summary, saved_digest
 
 FILE = "sweep.json"
 KINDS = {"shared": list, "varied": list, "moved": list, "bases": dict, "jobs": dict}
@@ -142,11 +140,7 @@ class SweepRecord:
             if not path.is_dir():
                 continue
             try:
-                known = read_summary(path).get("digest")
-                folder = RunFolder(path)
-                if known is None and folder.config.is_file():
-                    config = to_config(load_config(folder.config), saved_choices(path))
-                    known = digest(computed(flatten(config)))
+                known = saved_digest(path)
             except BenchError:
                 continue  # no run, or one whose folder cannot be used
             if known is not None:

@@ -23,6 +23,7 @@ from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
 from mnist_bench.launch.sweeps.results import best_of, forecast, results_table, write_csv
 from mnist_bench.runs.folder import claim_folder, make_folder
+from mnist_bench.training.interrupt import OUT_OF_TIME
 
 # How often a run is looked at that another process works on, in seconds.
 POLL_SECONDS = 2.0
@@ -33,7 +34,7 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
 
     Raises:
         BenchError: the sweep cannot be as it is asked for; nothing has been trained.
-        SystemExit: a run failed, after the others, or the sweep was interrupted.
+        SystemExit: a run failed or ran out of time, after the others, or the sweep was interrupted.
     """
     hydra_lines = list(config.hydra.overrides.hydra)
     config_name = config.hydra.job.config_name
@@ -64,7 +65,10 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
     failed = sweep.tell_the_end()
     if failed:
         sys.exit(1)
-    return {name: s.summary.get("val_loss") for name, s in sweep.standings.items()}
+    standings = sweep.standings
+    if any(s.state is State.interrupted for s in standings.values()):
+        sys.exit(OUT_OF_TIME)
+    return {name: s.summary.get("val_loss") for name, s in standings.items()}
 
 
 def refuse_what_cannot_run(config_name: str, hydra_lines: list[str], jobs: Sequence[Job]) -> None:
