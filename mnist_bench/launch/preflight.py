@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from mnist_bench.config.compose import CONF, quoted
-from mnist_bench.config.explain import explain
+from mnist_bench.config.explain import REFUSALS, explain
 from mnist_bench.config.identity import Role, changeable, role
 from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown_source, search_in
-from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
+from mnist_bench.config.read import SAVED, load_config, own_parts, saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig
-from mnist_bench.errors import BenchError, ConfigError
+from mnist_bench.errors import BenchError, ConfigError, leave
+from mnist_bench.launch.arguments import release
 from mnist_bench.launch.sweeps.plan import (
     parse,
     refuse_imported_from,
@@ -38,6 +38,7 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
+            _refuse_unrecorded(config)
             if config.resume is None:
                 refuse_imported_from(config)
                 _refuse_sweep_settings(config, "give -m, and what is to vary.")
@@ -47,10 +48,17 @@ class Preflight(Callback):
                     claim_folder(Path(config.hydra.run.dir), "hydra.run.dir")
                 )
             else:
+                _refuse_sweep_settings(
+                    config, "a run that goes on has no use for it, leave it out."
+                )
                 _adopt_run(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
+            lines: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+            with read_write(config):
+                config.hydra.overrides.task = release(lines)
+            _refuse_unrecorded(config)
             _find_own_modules(config, saved=False)
             if _is_ours(config):
                 return
@@ -69,9 +77,9 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except BenchError as error:
-        sys.exit(str(error))
-    except HydraException as error:
-        sys.exit(explain(error))
+        leave(str(error))
+    except REFUSALS as error:
+        leave(explain(error))
     except Exception:
         traceback.print_exc()
         sys.exit(1)
@@ -88,6 +96,15 @@ def _try_checked(checked: TrainConfig) -> None:
     from mnist_bench.runs.prepare import prepare
 
     prepare(checked, info)
+
+
+def _refuse_unrecorded(config: DictConfig) -> None:
+    """Refuse a run that would not have its settings where it is looked for."""
+    if (subdir := config.hydra.output_subdir) != SAVED.parent.name:
+        raise ConfigError(
+            f"hydra.output_subdir={subdir or 'null'} cannot be: a run has its settings in {SAVED.parent}, "
+            f"which it goes on by. Leave it out."
+        )
 
 
 def _refuse_sweep_settings(config: DictConfig, remedy: str) -> None:
