@@ -38,6 +38,10 @@ PLUGINS = {
 }
 
 
+# Lines of Hydra's messages that tell nobody what to do.
+LEFT_OUT = ("See https://hydra.cc/", "Config search path", "Search path", "\t")
+
+
 def explain(error: Exception) -> str:
     """What Hydra has against a command line, or YAML against a file, in one sentence."""
     if isinstance(error, yaml.YAMLError):
@@ -45,7 +49,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, OverrideParseException) and "while evaluating" not in str(error):
         return _unreadable(error.override)
     lines = [line.rstrip(".") for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("See https://hydra.cc/", "\t"))] or [""]
+    lines = [line for line in lines if not line.startswith(LEFT_OUT)] or [""]
     if ambiguous := re.match(r"Ambiguous value for argument '(.+?)'$", lines[0]):
         return (
             f"{ambiguous[1]} are several values: add -m to sweep over them, or give a list, [...]."
@@ -99,7 +103,7 @@ def unknown_key(key: str, place: DictConfig | None) -> str:
     known = _keys(place) - {key}
     if near := _nearest(key, known):
         return f"{key} is not a key of this configuration: did you mean {near}?"
-    own = sorted(other.removeprefix(f"{group}.") for other in known if _group(other) == group)
+    own = sorted({_name(k) for k in known if _group(k) == group} - {"name", "_target_"})
     if group and len(own) in range(1, 9):
         return f"{key} is not a key of this configuration: {group} has {_listed(own)}."
     return f"{key} is not a key of this configuration: --cfg job lists them all."
@@ -133,7 +137,7 @@ def _nearest(key: str, known: set[str]) -> str | None:
         return ".".join(filter(None, (_group(key), near[0])))
     if near := like(_name(key), set(map(_name, known)), 0.8):
         return like(key, {other for other in known if _name(other) == near[0]}, 0.0)[0]
-    return next(iter(like(key, known, 0.75)), None)
+    return next(iter(like(key, {other for other in known if _group(other)}, 0.75)), None)
 
 
 def _keys(place: DictConfig | None) -> set[str]:

@@ -102,8 +102,8 @@ def _refuse_unrecorded(config: DictConfig) -> None:
     """Refuse a run that would not have its settings where it is looked for."""
     if (subdir := config.hydra.output_subdir) != SAVED.parent.name:
         raise ConfigError(
-            f"hydra.output_subdir={subdir or 'null'} cannot be: a run has its settings in {SAVED.parent}, "
-            f"which it goes on by. Leave it out."
+            f"hydra.output_subdir={subdir or 'null'} cannot be: a run has its settings in "
+            f"{SAVED.parent}, which it goes on by. Leave it out."
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
 from mnist_bench.config.compose import compose as compose_text
@@ -147,12 +147,12 @@ def explanation(compose: Compose, override: str) -> str:
         ("data.num_workers=4", ["data.num_workers is not", "images lie in memory"]),
         ("optimizer.momentum=1", ["not a key of adam: sgd, rmsprop and muon have it."]),
         ("momentum=1", ["momentum is not", "give optimizer.momentum, which sgd, rmsprop and muon"]),
-        ("scheduler.foo=1", ["scheduler.foo is not a key", "scheduler has final_factor and name."]),
+        ("scheduler.foo=1", ["scheduler.foo is not a key", "scheduler has final_factor."]),
         ("data.root=/tmp/данные", ["cannot be read", """'data.root="/tmp/данные"'"""]),
         ("data.root=a=b", ["cannot be read", """'data.root="a=b"'"""]),
         ("model.channels=[32,64", ["has [ and ] that do not match"]),
-        ("hydra/launcher=joblib", ["needs a plugin", "pip install 'mnist-bench[joblib]'"]),
-        ("hydra/launcher=foo", ["hydra/launcher=foo is not there: choose one of basic."]),
+        ("hydra/launcher=ray", ["needs a plugin", "pip install hydra-ray-launcher"]),
+        ("hydra/launcher=foo", ["hydra/launcher=foo is not there: choose one of basic"]),
         ("optimizer=recipe/foo", ["optimizer=recipe/foo is not there: choose one of "]),
     ],
 )
@@ -163,6 +163,11 @@ def test_hydras_refusal_is_explained_in_one_line(
     assert "\n" not in explained
     for words in said:
         assert words in explained
+
+
+def test_the_plugin_of_an_extra_of_ours_is_offered_by_that() -> None:
+    missing = MissingConfigException("", "hydra/launcher/joblib", ["basic"])
+    assert explain(missing).endswith("not installed: pip install 'mnist-bench[joblib]'")
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -187,7 +192,7 @@ def test_a_choice_of_an_earlier_version_is_answered_with_what_to_give(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("_target_: my_nets.TinyNet\nwidth:\t16\n\tdepth: 2\n", "YAML wants spaces there."),
+        ("_target_: my_nets.TinyNet\nwidth: 16\n\tdepth: 2\n", "YAML wants spaces there."),
         ("_target_: my_nets.TinyNet\nwidth: 16\nwidth: 8\n", "found duplicate key width."),
     ],
 )
@@ -215,7 +220,7 @@ def test_a_key_of_ones_own_part_is_held_against_what_that_has(tmp_path: Path) ->
     (tmp_path / "model" / "tiny.yaml").write_text("_target_: my_nets.TinyNet\nwidth: 16\n")
     for override, said in (
         ("model.widht=8", "did you mean model.width?"),
-        ("model.dropout=0.5", "model has _target_ and width."),
+        ("model.dropout=0.5", "model has width."),
     ):
         with pytest.raises(ConfigError, match=re.escape(said)):
             compose_text(["model=tiny", f"hydra.searchpath=[{tmp_path}]", override])

@@ -9,7 +9,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mnist_bench.config.compose import compose
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.runs.checkpoint import (
     read_checkpoint,
@@ -69,15 +68,12 @@ def test_a_page_of_zeros_and_a_torn_end_are_noticed(tmp_path: Path, content: dic
 def test_what_is_damaged_says_how_its_run_begins_again(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     lines = ["model=cnn3x3", "data.root='a b'", "label_smoothing=${model.adam_lr}"]
-    _, own = compose(lines)
-    own.runtime.config_sources = [
-        {"path": "/a folder", "schema": "file", "provider": "command-line"}
-    ]
+    sources = [{"path": "/a folder", "provider": "command-line"}]
     for mode, remedy in (
         ("RUN", r"start the run again: mnist-bench train --config-dir '/a folder' {}"),
         ("MULTIRUN", f"remove {folder.last.parent}, and give the command of the sweep again."),
     ):
-        own.mode = mode
+        own = {"overrides": {"task": lines}, "mode": mode, "runtime": {"config_sources": sources}}
         folder.hydra.parent.mkdir(parents=True, exist_ok=True)
         OmegaConf.save({"hydra": own}, folder.hydra)
         folder.last.parent.mkdir(exist_ok=True)
