@@ -146,7 +146,7 @@ def _keys(place: DictConfig | None) -> set[str]:
         return {*_keys_of_schemas(), *SCHEMAS, *GROUPS}
     whole: Any = OmegaConf.to_container(place._get_root(), resolve=False)
     whole.pop("hydra", None)
-    return {leaf.key for leaf in leaves(whole)} | whole.keys() | {"experiment"}
+    return {*(leaf.key for leaf in leaves(whole)), *whole, "experiment"}
 
 
 def _keys_of_schemas() -> list[str]:

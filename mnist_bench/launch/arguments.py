@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
@@ -137,7 +138,7 @@ def _refuse_no_choice(override: Override) -> None:
     if not _is_group(key) or override.value_type is None:
         return
     if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
-        values = list(override.sweep_iterator())
+        values: list[Any] = list(override.sweep_iterator())
     else:
         values = [override.value()]
     no_names: tuple[type, ...] = (int, float, type(None))

@@ -256,7 +256,7 @@ def begin_again(path: Path) -> str:
     """
     try:
         begun = OmegaConf.load(RunFolder(path.parent.parent).hydra).hydra
-        lines = [str(line) for line in OmegaConf.to_container(begun.overrides.task, resolve=False)]
+        lines: Any = OmegaConf.to_container(begun.overrides.task, resolve=False)
         dirs, of_a_sweep = config_dirs(begun.runtime), begun.mode == RunMode.MULTIRUN.name
     except (OSError, OmegaConfBaseException, yaml.YAMLError, AttributeError, TypeError, ValueError):
         return "start the run again."
