@@ -1,6 +1,6 @@
 """The sweeper that Hydra uses for `-m`; Hydra looks for plugins in `hydra_plugins` only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 class MnistBenchSweeperConfig:
     _target_: str = "hydra_plugins.mnist_bench_sweeper.MnistBenchSweeper"
     # Axes of the sweep as KEY: VALUES; a key of the command line takes the place of one.
-    params: dict[str, str] | None = None
+    params: dict[str, str] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(

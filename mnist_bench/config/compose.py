@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mnist_bench.config.explain import explain
+from mnist_bench.config.explain import REFUSALS, explain
 from mnist_bench.config.schema import register_schemas
 from mnist_bench.errors import ConfigError
 
@@ -44,7 +43,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("train", list(overrides), return_hydra_config=True)
-    except HydraException as error:
+    except REFUSALS as error:
         raise ConfigError(explain(error)) from error
     with open_dict(config):
         own = config.pop("hydra")

@@ -1,6 +1,7 @@
 """What `--help` fills into its template in `conf/train.yaml`: `${program:}` and `${choices:}`."""
 
 import shlex
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -9,7 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from omegaconf import OmegaConf
 
-WIDTH = 100
+# A line is as wide as the terminal, but no wider than people read.
+WIDEST = 100
 # Groups of Hydra's own, and of our dataclasses.
 NOT_TO_CHOOSE = {"hydra", "schema"}
 
@@ -42,13 +44,15 @@ def describe_choices() -> str:
     loader = GlobalHydra.instance().config_loader()
     groups = sorted(set(loader.list_groups("")) - NOT_TO_CHOOSE)
     indent = max(map(len, groups)) + 2
+    width = min(shutil.get_terminal_size().columns, WIDEST)
     return "\n".join(
         textwrap.fill(
             "  ".join(loader.get_group_options(group, ObjectType.CONFIG)),
-            WIDTH,
+            width,
             initial_indent="  " + group.ljust(indent),
             subsequent_indent=" " * (indent + 2),
             break_on_hyphens=False,
+            break_long_words=False,
         )
         for group in groups
     )

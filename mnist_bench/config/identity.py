@@ -87,5 +87,5 @@ def changeable() -> list[str]:
     return [key for key, role in ROLES if role is not Role.identity and key not in NOT_FOR_USERS]
 
 
-# Of those, what nobody would set: names, and what resuming itself sets.
-NOT_FOR_USERS = {"model.name", "model.adam_lr", "logger.*", "resume"}
+# Of those, what nobody would set: names, what resuming itself sets, and what is of sweeps.
+NOT_FOR_USERS = {"model.name", "model.adam_lr", "logger.*", "resume", "sweep.*"}

@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from mnist_bench.config.explain import unknown_key
 from mnist_bench.config.parts import TARGET, Part, refuse_unknown_source
 from mnist_bench.config.schema import (
     GROUPS,
@@ -107,10 +108,7 @@ def _refuse_unknown_keys(node: DictConfig, prefix: str = "") -> None:
     known = {entry.name for entry in fields(schema)} if typed else set()
     for key in map(str, node):
         if typed and key not in known:
-            raise ConfigError(
-                f"{prefix}{key} is not a key of this configuration: leave it out, or ask --cfg job "
-                f"for those there are."
-            )
+            raise ConfigError(unknown_key(f"{prefix}{key}", node))
         if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(value := node._get_node(key)):
             assert isinstance(value, DictConfig)
             if not value._is_none():

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mnist_bench import __version__
 from mnist_bench.config.compose import CONF, quoted
-from mnist_bench.config.explain import explain
+from mnist_bench.config.explain import REFUSALS, explain
 from mnist_bench.config.help import register_help
 from mnist_bench.config.read import saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig, register_schemas
-from mnist_bench.errors import BenchError
+from mnist_bench.errors import BenchError, leave
+from mnist_bench.launch.arguments import arrange
 from mnist_bench.runs.folder import InUse, RunFolder
 from mnist_bench.training.interrupt import OutOfTime, StopRequest
 
@@ -41,18 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     given = [a for a in sys.argv[1:] if a.partition("=")[0] in ("--config-dir", "-cd")]
     if len(given) > 1:  # of which Hydra would read the last
-        sys.exit(f"{' '.join(given)}: give one folder, with the files of all of them in it.")
-    # A path is taken as it is, though Hydra would have `=` and others in quotes.
-    sys.argv[1:] = [_quoted_path(argument) for argument in sys.argv[1:]]
+        leave(f"{' '.join(given)}: give one folder, with the files of all of them in it.")
     # Errors come through to here, and leave as one sentence if they are the user's.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
+        # A path is taken as it is, though Hydra would have `=` and others in quotes.
+        sys.argv[1:] = arrange([_quoted_path(argument) for argument in sys.argv[1:]])
         with StopRequest() as stop, stop.at_once():
             _compose_and_run()
     except BenchError as error:
-        sys.exit(str(error))
-    except HydraException as error:
-        sys.exit(explain(error))
+        leave(str(error))
+    except REFUSALS as error:
+        leave(explain(error))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 

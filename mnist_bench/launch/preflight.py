@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from mnist_bench.config.compose import CONF, quoted
-from mnist_bench.config.explain import explain
+from mnist_bench.config.explain import REFUSALS, explain
 from mnist_bench.config.identity import Role, changeable, role
 from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown_source, search_in
-from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
+from mnist_bench.config.read import SAVED, load_config, own_parts, saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import BenchError, ConfigError
+from mnist_bench.errors import BenchError, ConfigError, leave
+from mnist_bench.launch.arguments import release
 from mnist_bench.launch.sweeps.plan import (
     parse,
     refuse_imported_from,
@@ -44,12 +44,16 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
+            _refuse_unrecorded(config)
             if config.resume is None:
                 _try_checked(_read_new(config))
                 config.hydra.run.dir = str(claim_folder(Path(config.hydra.run.dir), RUN_DIR))
             elif config.resume == AUTO:
                 _begin_or_go_on(config)
             else:
+                _refuse_sweep_settings(
+                    config, "a run that goes on has no use for it, leave it out."
+                )
                 _adopt_run(config)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -63,6 +67,10 @@ class Preflight(Callback):
                     "resume=auto goes on with one run: with -m give sweep.name=NAME in its place, "
                     "and the same command goes on."
                 )
+            lines: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+            with read_write(config):
+                config.hydra.overrides.task = release(lines)
+            _refuse_unrecorded(config)
             _find_own_modules(config, saved=False)
             if _is_ours(config):
                 return
@@ -81,9 +89,9 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except BenchError as error:
-        sys.exit(str(error))
-    except HydraException as error:
-        sys.exit(explain(error))
+        leave(str(error))
+    except REFUSALS as error:
+        leave(explain(error))
     except Exception:
         traceback.print_exc()
         sys.exit(1)
@@ -104,6 +112,15 @@ def _try_checked(checked: TrainConfig) -> None:
     from mnist_bench.runs.prepare import prepare
 
     prepare(checked, info)
+
+
+def _refuse_unrecorded(config: DictConfig) -> None:
+    """Refuse a run that would not have its settings where it is looked for."""
+    if (subdir := config.hydra.output_subdir) != SAVED.parent.name:
+        raise ConfigError(
+            f"hydra.output_subdir={subdir or 'null'} cannot be: a run has its settings in "
+            f"{SAVED.parent}, which it goes on by. Leave it out."
+        )
 
 
 def _refuse_sweep_settings(config: DictConfig, remedy: str) -> None:

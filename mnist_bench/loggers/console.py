@@ -5,6 +5,7 @@ What a run prints goes to train.log as well, but for the bar.
 
 import io
 import logging
+import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from contextlib import contextmanager
 from rich import box
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from mnist_bench.errors import wrapped
 from mnist_bench.models import LayerSummary
 from mnist_bench.training.loop import EpochRecord
 from mnist_bench.training.loop import Progress as Glance
@@ -38,7 +40,7 @@ class Screen:
 
     def line(self, text: str, style: str = "") -> None:
         name = f"{Screen.beside}: " if Screen.beside else ""
-        self.console.print(Text(name + text, style=style))
+        self.console.print(Text(wrapped(name + text, sys.stdout), style=style))
         hydras_log.info(text)
 
     def log_failure(self, error: BaseException) -> None:
@@ -59,16 +61,12 @@ class Screen:
         hydras_log.info(f"\n{text}")
 
     def epoch(self, record: EpochRecord, epochs: int, best: bool) -> None:
-        """The line that stays of an epoch."""
-        binary = ""
-        if "val_binary_accuracy" in record:
-            binary = f" (binary {record['val_binary_accuracy']:.4f})"
+        """The line that stays of an epoch, at most 80 characters of a hundred epochs."""
         self.line(
             f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  "
-            f"train loss {record['train_loss']:.4f} acc {record['train_accuracy']:.4f}  "
-            f"val loss {record['val_loss']:.4f} acc {record['val_accuracy']:.4f}{binary}  "
-            f"lr {record['learning_rate']:.1e}  {record['seconds']:.1f} s  "
-            f"{record['images_per_second']:,.0f} images/s{'  best' if best else ''}"
+            f"train loss {_loss(record['train_loss'])}, {record['train_accuracy']:.2%}  "
+            f"val loss {_loss(record['val_loss'])}, {record['val_accuracy']:.2%}  "
+            f"{_seconds(record['seconds'])}{'  best' if best else ''}"
         )
 
     @contextmanager
@@ -76,9 +74,10 @@ class Screen:
         """A live bar over the steps of an epoch, from `epoch` on, gone when all are over."""
         progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=40)),
             TextColumn("{task.fields[figures]}"),
             console=self.console,
+            expand=True,
             auto_refresh=False,
             transient=True,
             disable=not self.console.is_terminal or bool(Screen.beside),
@@ -87,14 +86,15 @@ class Screen:
             yield Bar(progress, epochs, steps, epoch)
 
 
-def info(text: str) -> None:
+def info(text: str, style: str = "") -> None:
     """A line from before a run, when there is no train.log yet."""
-    Screen().console.print(Text(text))
+    Screen().console.print(Text(wrapped(text, sys.stdout), style=style))
 
 
 def print_error(sentence: str) -> None:
     """What went wrong, on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(sentence, style="bold red"))
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text(wrapped(sentence, sys.stderr), style="bold red"))
 
 
 class Bar:
@@ -150,6 +150,15 @@ def as_text(renderable: RenderableType) -> str:
     buffer = io.StringIO()
     Console(file=buffer, width=PLAIN_WIDTH, highlight=False).print(renderable)
     return buffer.getvalue().rstrip()
+
+
+def _loss(loss: float) -> str:
+    """A loss in six characters, unless it is beyond all reason."""
+    return f"{loss:.4f}" if loss < 10 else f"{loss:#.5g}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
 
 
 def format_seconds(seconds: float) -> str:

@@ -19,10 +19,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+import yaml
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from mnist_bench.config.help import begin_command
 from mnist_bench.config.identity import digest, identity
+from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
 from mnist_bench.errors import DataError
@@ -162,17 +167,17 @@ def read_checkpoint(path: Path) -> Content:
     except Exception as error:
         raise DataError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): "
-            f"it is damaged or not one of ours; start the run again."
+            f"it is damaged or not one of ours; {begin_again(path)}"
         ) from error
     found = content.get("format", 1)
     if (_is_sealed(archive) or found == FORMAT) and not _is_whole(archive):
-        raise DataError(f"{path} is damaged: it is not as it was written; start the run again.")
+        raise DataError(f"{path} is damaged: it is not as it was written; {begin_again(path)}")
     while found in MIGRATIONS:
         content, found = MIGRATIONS[found](content), found + 1
     if found != FORMAT or not isinstance(content, dict):
         raise DataError(
             f"{path} has format {found}, of another version of mnist-bench, and "
-            f"this one reads {FORMAT}: use the version that wrote it, or start the run again."
+            f"this one reads {FORMAT}: use the version that wrote it, or {begin_again(path)}"
         )
     return content
 
@@ -201,7 +206,7 @@ def read_last(folder: RunFolder, announce: Callable[[str], None]) -> Content:
         if not folder.previous.is_file():
             raise
         content, path = read_checkpoint(folder.previous), folder.previous
-        reason = str(error).partition("; start the run")[0]
+        reason = str(error).partition("; ")[0]
         announce(f"{reason}. Its predecessor is whole and is used: {folder.previous}")
     if missing := [key for key in ("network", "optimizer", "position") if key not in content]:
         raise DataError(f"{path} has no {missing[0]}: it is not what a run goes on from.")
@@ -231,7 +236,8 @@ def refuse_another_configuration(
         if now[key] != then[key]:
             raise DataError(
                 f"{path} was trained with {key}={then[key]}, and {folder.config} says "
-                f"{now[key]}: they are of two runs; put back the right one of them, or start again."
+                f"{now[key]}: they are of two runs; put back the right one of them, or "
+                f"{begin_again(path)}"
             )
 
 
@@ -244,6 +250,23 @@ def resume_command(folder: Path, config_dirs: Sequence[str] = ()) -> str:
     if not re.fullmatch(r"[\w./+-]+", str(folder)):
         run = shlex.quote(f'resume="{folder}"')
     return " ".join([*begin_command(config_dirs), run])
+
+
+def begin_again(path: Path) -> str:
+    """Return what to do about a checkpoint that no run can go on from, as a sentence ends.
+
+    What the run was begun with is in its folder, if that has not been lost as well.
+    """
+    try:
+        begun = OmegaConf.load(RunFolder(path.parent.parent).hydra).hydra
+        lines: Any = OmegaConf.to_container(begun.overrides.task, resolve=False)
+        dirs, of_a_sweep = config_dirs(begun.runtime), begun.mode == RunMode.MULTIRUN.name
+    except (OSError, OmegaConfBaseException, yaml.YAMLError, AttributeError, TypeError, ValueError):
+        return "start the run again."
+    if of_a_sweep:
+        return f"remove {path.parent}, and give the command of the sweep again."
+    command = " ".join([*begin_command(dirs), *map(shlex.quote, lines)])
+    return f"start the run again: {command}"
 
 
 def training_state(learner: Learner, position: Position) -> dict[str, Any]:

@@ -273,13 +273,19 @@ class Run:
         if self.config.resume:
             over = is_over(self.position, trainer)
             resumed = ", already over" if over else f", from epoch {self.position.epoch}"
+        # Which has ways of its own for what it compiles, in place of those of a CPU.
+        compiler = (
+            "torch.compile in full batches of training, else "
+            if self.learner.compiled is not None
+            else ""
+        )
         missing = why_portable(trainer.kernels.name, self.placement.device)
         return (
             f"{self.config.data.name}: {len(splits.train):,} images to train, {validation}, "
             f"{len(splits.test):,} to test; {trainer.epochs} epoch{'s' * (trainer.epochs != 1)} of "
             f"batch {trainer.batch_size}"
             f"{resumed}; {self.placement.precision.name} on {self.placement.device_name}; "
-            f"kernels: {self.learner.kernels}{f', without {missing}' if missing else ''}"
+            f"kernels: {compiler}{self.learner.kernels}{f', without {missing}' if missing else ''}"
         )
 
     def closing_rows(self, summary: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -149,7 +149,10 @@ def train_epoch(
     def look() -> dict[str, float]:
         averages = position.totals.averages()  # waits for the device
         position.seconds = time.perf_counter() - start
-        _check_finite(averages, f"in epoch {position.epoch}, steps {seen + 1} to {position.step}")
+        steps = f"steps {seen + 1} to {position.step}"
+        if position.step == seen + 1:
+            steps = f"step {position.step}"
+        _check_finite(averages, f"in epoch {position.epoch}, {steps}")
         return averages
 
     for batch_N in batches[position.step :]:

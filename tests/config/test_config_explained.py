@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
+from mnist_bench.config.compose import compose as compose_text
 from mnist_bench.config.explain import REMOVED_CHOICES, explain
+from mnist_bench.config.habits import OURS
 from mnist_bench.config.help import register_help
 from mnist_bench.config.schema import TrainConfig, register_schemas
+from mnist_bench.config.walk import leaves
+from mnist_bench.errors import ConfigError
 from tests.support.config_files import CONF, GROUPS, options
 
 Compose = Callable[..., TrainConfig]
@@ -121,8 +125,8 @@ def explanation(compose: Compose, override: str) -> str:
     ("override", "said"),
     [
         ("trainer.epoch=3", ["trainer.epoch is not", "did you mean trainer.epochs?"]),
-        ("modle.dropout=0", ["modle.dropout is not", "did you mean model.dropout?"]),
-        ("optimizer.learning_rate=1", ["optimizer.learning_rate is not a key"]),
+        ("modle.dropout=0", ["modle.dropout is not", "give model.dropout."]),
+        ("optimizer.learning_rate=1", ["optimizer.learning_rate is not", "give optimizer.lr."]),
         ("nonsense=1", ["nonsense is not a key", "--cfg job"]),
         ("trainer.epochs=many", ["trainer.epochs=many", "Integer"]),
         ("trainer.epochs=1.5", ["trainer.epochs=1.5", "Integer"]),
@@ -131,7 +135,25 @@ def explanation(compose: Compose, override: str) -> str:
         ("model.channels=32", ["model.channels=32"]),
         ("loss=mse", ["loss=mse", "binary_cross_entropy, cross_entropy"]),
         ("data.scaling=full", ["data.scaling=full", "unit, standardised, raw"]),
-        ("epochs", ["epochs"]),
+        ("epochs", ["epochs is not a setting: give KEY=VALUE"]),
+        ("model.widht=3", ["model.widht is not a key", "--cfg job lists them all."]),
+        ("seeds=3", ["seeds is not", "did you mean seed?"]),
+        ("modle=vgg16", ["modle is not", "did you mean model?"]),
+        ("model.batchsize=3", ["model.batchsize is not", "did you mean trainer.batch_size?"]),
+        ("model.lr=1", ["model.lr is not", "give optimizer.lr."]),
+        ("trainer.patience=1", ["trainer.patience is not", "give trainer.early_stopping."]),
+        ("max_epochs=1", ["max_epochs is not", "give trainer.epochs."]),
+        ("trainer.accelerator=gpu", ["give trainer.gpus=1 for a GPU, 0 for the CPU."]),
+        ("data.num_workers=4", ["data.num_workers is not", "images lie in memory"]),
+        ("optimizer.momentum=1", ["not a key of adam: sgd, rmsprop and muon have it."]),
+        ("momentum=1", ["momentum is not", "give optimizer.momentum, which sgd, rmsprop and muon"]),
+        ("scheduler.foo=1", ["scheduler.foo is not a key", "scheduler has final_factor."]),
+        ("data.root=/tmp/данные", ["cannot be read", """'data.root="/tmp/данные"'"""]),
+        ("data.root=a=b", ["cannot be read", """'data.root="a=b"'"""]),
+        ("model.channels=[32,64", ["has [ and ] that do not match"]),
+        ("hydra/launcher=ray", ["needs a plugin", "pip install hydra-ray-launcher"]),
+        ("hydra/launcher=foo", ["hydra/launcher=foo is not there: choose one of basic"]),
+        ("optimizer=recipe/foo", ["optimizer=recipe/foo is not there: choose one of "]),
     ],
 )
 def test_hydras_refusal_is_explained_in_one_line(
@@ -141,6 +163,11 @@ def test_hydras_refusal_is_explained_in_one_line(
     assert "\n" not in explained
     for words in said:
         assert words in explained
+
+
+def test_the_plugin_of_an_extra_of_ours_is_offered_by_that() -> None:
+    missing = MissingConfigException("", "hydra/launcher/joblib", ["basic"])
+    assert explain(missing).endswith("not installed: pip install 'mnist-bench[joblib]'")
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -160,6 +187,60 @@ def test_a_choice_of_an_earlier_version_is_answered_with_what_to_give(
     group, _, name = choice.partition("=")
     config = getattr(compose(*instead.split()), group)
     assert name.startswith((config.name, f"keras_{config.name}"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("_target_: my_nets.TinyNet\nwidth: 16\n\tdepth: 2\n", "YAML wants spaces there."),
+        ("_target_: my_nets.TinyNet\nwidth: 16\nwidth: 8\n", "found duplicate key width."),
+    ],
+)
+def test_a_file_of_ones_own_that_is_no_yaml_is_named_with_the_line(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tiny.yaml").write_text(content)
+    with pytest.raises(ConfigError) as refusal:
+        compose_text(["model=tiny", f"hydra.searchpath=[{tmp_path}]"])
+    sentence = str(refusal.value)
+    assert sentence.startswith(f"{tmp_path}/model/tiny.yaml, line 3, is not YAML")
+    assert sentence.endswith(said) and "\n" not in sentence
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_what_is_offered_for_a_name_of_another_tool_can_be_set(compose: Compose, ours: str) -> None:
+    key = ours.partition("=")[0]
+    known = {leaf.key for leaf in leaves(compose())} | {"optimizer.momentum"} | {*GROUPS}
+    assert key in known or key == "hydra.run.dir"
+
+
+def test_a_key_of_ones_own_part_is_held_against_what_that_has(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tiny.yaml").write_text("_target_: my_nets.TinyNet\nwidth: 16\n")
+    for override, said in (
+        ("model.widht=8", "did you mean model.width?"),
+        ("model.dropout=0.5", "model has width."),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            compose_text(["model=tiny", f"hydra.searchpath=[{tmp_path}]", override])
+
+
+def test_a_key_that_is_added_beside_those_there_are_is_answered_likewise(compose: Compose) -> None:
+    with pytest.raises(ConfigError, match=r"trainer.patience is not .*: give trainer.early_stopp"):
+        compose("+trainer.patience=3")
+
+
+def test_help_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_schemas()
+    register_help()
+    for width in (60, 80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            template = hydra_compose("train", return_hydra_config=True).hydra.help.template
+        at = template.index("Groups:"), template.index("Values:")
+        assert max(map(len, template[slice(*at)].splitlines()[2:])) in range(width - 20, width + 1)
+        assert max(map(len, template.splitlines())) <= 80
 
 
 def test_a_key_of_another_optimizer_is_not_offered_as_its_own_correction(compose: Compose) -> None:

@@ -69,6 +69,18 @@ REFUSED = [
     (["imported_from=model.h5"], ["imported_from=", "mnist-bench import-keras"]),
     (["-m", "seed=0,1", "imported_from=model.h5"], ["imported_from=", "mnist-bench import-keras"]),
     (["--config-dir", "a", "--config-dir=b"], ["--config-dir", "give one folder"]),
+    (["--config-dir", "nowhere"], ["nowhere", "not found"]),
+    (["model=cnn3x3", "-m", "seed=0,1", "--cfg", "job"], ["-m and --cfg do not go together"]),
+    (["model=cnn3x3,cnn5x5"], ["model=cnn3x3,cnn5x5", "add -m"]),
+    (["seed=range(3)"], ["seed=range(3)", "add -m"]),
+    (["model=null"], ["model=null", "choose among cnn3x3, "]),
+    (["~model"], ["model has no default"]),
+    (["~trainer.epochs"], ["trainer.epochs has no default"]),
+    (["data.root=/tmp/данные"], ["cannot be read", """'data.root="/tmp/данные"'"""]),
+    (["hydra.run.dir=."], ["hydra.run.dir=", "the working directory"]),
+    (["-m", "hydra.sweep.dir=.", "seed=0,1"], ["hydra.sweep.dir=", "the working directory"]),
+    (["-m", "seed=0,1", "hydra/launcher=joblib_"], ["hydra/launcher=joblib_ is not there"]),
+    (["-m", "+hydra.sweeper.params={seed:'0,1',model.dropout:'0,1.5'}"], ["model.dropout=1.5"]),
 ]
 
 
@@ -123,6 +135,7 @@ def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, mnist_root):
         ("optimizer.lr=1", ["optimizer.lr=1", "only trainer.epochs"]),
         ("trainer.epochs=1", ["trainer.epochs=1", "give 2 or more"]),
         ("hydra.run.dir=other", ["hydra.run.dir=other", "resume=run", "its own folder"]),
+        ("sweep.name=other", ["sweep.name=other is for a sweep", "leave it out"]),
     ):
         process = run_train("resume=run", override, cwd=tmp_path, data_root=mnist_root)
         assert process.returncode == 1

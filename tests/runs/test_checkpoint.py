@@ -1,11 +1,13 @@
 """A checkpoint knows whether it is whole and what it belongs to; the one before it is kept."""
 
 import random
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.runs.checkpoint import (
@@ -61,6 +63,28 @@ def test_a_page_of_zeros_and_a_torn_end_are_noticed(tmp_path: Path, content: dic
         file.write_bytes(damaged)
         with pytest.raises(DataError, match="damaged"):
             read_checkpoint(file)
+
+
+def test_what_is_damaged_says_how_its_run_begins_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    lines = ["model=cnn3x3", "data.root='a b'", "label_smoothing=${model.adam_lr}"]
+    sources = [{"path": "/a folder", "provider": "command-line"}]
+    for mode, remedy in (
+        ("RUN", r"start the run again: mnist-bench train --config-dir '/a folder' {}"),
+        ("MULTIRUN", f"remove {folder.last.parent}, and give the command of the sweep again."),
+    ):
+        own = {"overrides": {"task": lines}, "mode": mode, "runtime": {"config_sources": sources}}
+        folder.hydra.parent.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save({"hydra": own}, folder.hydra)
+        folder.last.parent.mkdir(exist_ok=True)
+        folder.last.write_bytes(b"junk")
+        with pytest.raises(DataError) as damage:
+            read_checkpoint(folder.last)
+        sentence = str(damage.value)
+        assert sentence.endswith(f"ours; {remedy.format(' '.join(map(shlex.quote, lines)))}")
+    folder.hydra.write_text("{")
+    with pytest.raises(DataError, match=r"not one of ours; start the run again\.$"):
+        read_checkpoint(folder.last)
 
 
 def test_the_one_before_last_is_kept_and_used_if_last_is_damaged(tmp_path, content) -> None:

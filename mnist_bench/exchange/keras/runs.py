@@ -67,7 +67,7 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
         )
         loggers.end(summary)
     run.finish(summary)
-    return describe_test(summary)
+    return f"Accuracy on the test images of {config.data.name}: {describe_test(summary)}"
 
 
 def export_run(folder: Path, file: Path) -> str:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
-from hydra.types import RunMode
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from mnist_bench.config.identity import computed, digest
 from mnist_bench.config.read import to_config
@@ -190,7 +191,7 @@ def _changes(
 
     def compose(line: str) -> Settings:
         changed = copy.deepcopy(config)
-        ConfigLoaderImpl._apply_overrides_to_config(parse([line]), changed)
+        _set(changed, line)
         return _differences(base, flatten(to_config(changed, choices)))
 
     lines, key = axis.lines(), axis.key
@@ -208,6 +209,15 @@ def _changes(
             yield line, compose(line)
 
 
+def _set(config: DictConfig, line: str) -> None:
+    """Set a value on a composed configuration that has it already, as Hydra would."""
+    (override,) = parse([line])
+    try:
+        OmegaConf.update(config, override.key_or_group, override.value())
+    except OmegaConfBaseException as error:
+        raise ConfigCompositionException(f"Error merging override {line}") from error
+
+
 def compose_job(config_name: str, job: Job, hydra_lines: Sequence[str]) -> TrainConfig:
     """Return the checked configuration of a job as Hydra composes it when it is launched."""
     composed = _compose(config_name, [*job.overrides, *hydra_lines])
@@ -223,11 +233,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
-    hydra = GlobalHydra.instance().hydra
-    assert hydra is not None
-    composed = hydra.compose_config(
-        config_name, overrides, run_mode=RunMode.RUN, with_log_configuration=False
-    )
+    composed = hydra.compose(config_name, overrides, return_hydra_config=True)
     if composed.resume is not None:
         raise ConfigError("resume= goes on with one run: give it without -m.")
     refuse_imported_from(composed)

@@ -10,11 +10,12 @@ from rich.table import Table
 
 from mnist_bench.errors import ConfigError
 from mnist_bench.launch.sweeps.record import FILE, Standing, State, SweepRecord
-from mnist_bench.loggers.console import Screen, format_seconds, info
+from mnist_bench.loggers.console import PLAIN_WIDTH, Screen, format_seconds, info
 from mnist_bench.runs.folder import atomic_write
 
 # Of more runs, a table shows the best; sweep.csv has all.
 MOST_ROWS = 40
+COLUMNS = ("train", "val", "val loss", "test", "errors", "time")
 FIGURES = (
     *("epochs", "tested_epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
     *("test_loss", "test_accuracy", "test_errors", "train_seconds", "device", "precision"),
@@ -28,32 +29,45 @@ def best_of(standings: Sequence[Standing]) -> Standing | None:
     return min(completed, key=lambda s: float(s.summary["val_loss"]), default=None)
 
 
-def results_table(title: str, standings: Sequence[Standing]) -> Table:
+def results_table(title: str, standings: Sequence[Standing], varied: Sequence[str] = ()) -> Table:
     """Return a row for each run; of very many, for those of lowest validation loss.
 
-    The lowest of all, of the completed ones, is marked as the best.
+    The lowest of all, of the completed ones, is marked as the best. `varied` are the keys that vary
+    in the sweep.
     """
     best, shown = best_of(standings), list(standings)
     if len(shown) > MOST_ROWS:
         shown = sorted(shown, key=lambda s: s.summary.get("val_loss") or float("inf"))[:MOST_ROWS]
         title = f"{title}: the {MOST_ROWS} best of {len(standings)} runs"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
-    table.add_column("run")
+    table.collapse_padding = True
+    table.add_column("run", overflow="fold")
     if any(s.state is not State.completed for s in shown):
-        table.add_column("state")
-    for column in ("train", "val", "val loss", "test", "errors", "time"):
+        table.add_column("state", no_wrap=True)
+    # On a narrow screen names need the room.
+    table.pad_edge = Screen().console.width >= PLAIN_WIDTH
+    first = 0 if table.pad_edge else 2
+    for column in COLUMNS[first:]:
         table.add_column(column, justify="right", no_wrap=True)
     if best is not None:
         table.add_column("", no_wrap=True)  # which has the lowest validation loss
-    labels = shorten([s.name for s in shown])
+    labels = shorten([_whole_name(s, varied) for s in shown])
     for label, found in zip(labels, shown, strict=True):
         state = [_state(found)] * (table.columns[1].header == "state")
-        row = (label, *state, *_figures(found))
+        row = (label, *state, *_figures(found)[first:])
         if found is best:
             table.add_row(*row, "best", style="bold")
         else:
             table.add_row(*row)
     return table
+
+
+def _whole_name(found: Standing, varied: Sequence[str]) -> str:
+    """Return its name with the settings of keys that have come to vary since it got that."""
+    given = {part.partition("=")[0] for part in found.name.split("--")}
+    lacks = {key: setting(found, key) for key in varied if key not in given}
+    more = [f"{key}={value}" for key, value in lacks.items() if value is not None]
+    return "--".join(sorted([*found.name.split("--"), *more]) if more else [found.name])
 
 
 def _state(found: Standing) -> str:
@@ -103,13 +117,14 @@ def print_status(sweep: Path) -> None:
     path = Path("outputs", "sweeps", sweep)
     if not path.is_dir() or (sweep / FILE).is_file():
         path = sweep
-    standings = list(SweepRecord(path).standings())
+    record = SweepRecord(path)
+    standings = list(record.standings())
     if not standings:
         raise ConfigError(
             f"{sweep} is not the folder of a sweep, nor the name of one in outputs/sweeps: it has "
             f"no sweep.json."
         )
-    Screen().console.print(results_table(str(path), standings))
+    Screen().console.print(results_table(str(path), standings, record.varied()))
     info(forecast(standings))
 
 
@@ -119,10 +134,21 @@ def write_csv(path: Path, varied: Sequence[str], standings: Sequence[Standing]) 
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["run", "state", *varied, *FIGURES])
         for found in standings:
-            settings: Mapping[str, Any] = found.summary.get("config", {})
-            values = [settings.get(key, found.summary.get(key)) for key in varied]
+            values = [setting(found, key) for key in varied]
             figures = [found.summary.get(key) for key in FIGURES]
             writer.writerow([found.name, found.state.value, *values, *figures])
+
+
+def setting(found: Standing, key: str) -> Any:
+    """Return what a run has of a key that varies in its sweep; None if nothing tells it.
+
+    A run from before the key varied has it among its settings, not in its name.
+    """
+    summary = found.summary
+    settings: Mapping[str, Any] = summary.get("config", {})
+    named = dict(part.split("=", 1) for part in found.name.split("--") if "=" in part)
+    known = [settings, named, {key: settings.get(f"{key}.name")}, summary]
+    return next((place[key] for place in known if place.get(key) is not None), None)
 
 
 def forecast(standings: Sequence[Standing]) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
@@ -22,6 +21,7 @@ from mnist_bench.errors import BenchError, TrainingError
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
 from mnist_bench.launch.sweeps.results import best_of, forecast, results_table, write_csv
+from mnist_bench.loggers.console import info
 from mnist_bench.runs.folder import claim_folder, make_folder
 from mnist_bench.training.interrupt import OUT_OF_TIME
 
@@ -52,7 +52,7 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
             standing(folder / known.get(job.digest, job.name()), job.digest) for job in planned.jobs
         ]
         show(results_table(f"{folder}: a dry run, which trains nothing", found))
-        print(forecast(found))
+        info(forecast(found))
         return {}
     make = make_folder if config.sweep.name else claim_folder
     sweep = Sweep(SweepRecord(make(folder, "hydra.sweep.dir")), launcher, planned.jobs, config)
@@ -78,7 +78,6 @@ def refuse_what_cannot_run(config_name: str, hydra_lines: list[str], jobs: Seque
         BenchError: says why.
     """
     # Imported late: PyTorch takes seconds, and a value out of range needs none of it.
-    from mnist_bench.loggers.console import info
     from mnist_bench.runs.prepare import prepare
 
     for job in groups_of(jobs):
@@ -137,7 +136,7 @@ class Sweep:
 
     def _batches(self, jobs: list[Job]) -> list[list[Job]]:
         """One after the other where they are launched so, as others may take some meanwhile."""
-        if isinstance(self.launcher, BasicLauncher):
+        if str(self.config.hydra.launcher._target_).endswith(".BasicLauncher"):
             return [[job] for job in jobs]
         return [jobs] if jobs else []
 
@@ -172,11 +171,9 @@ class Sweep:
         return results
 
     def _announce(self, job: Job) -> None:
-        from mnist_bench.loggers.console import Screen
-
         goes_on = ", goes on" * (self._state(job) is State.interrupted)
         number = f"run {self.place[job.digest] + 1} of {len(self.jobs)}{goes_on}"
-        Screen().console.print(f"\n{number}: {' '.join(job.varied)}", style="bold")
+        info(f"\n{number}: {' '.join(job.varied)}", style="bold")
 
     def _state(self, job: Job) -> State:
         return self._standing(job.digest).state
@@ -194,7 +191,7 @@ class Sweep:
         self.names = self.record.names()  # others may have extended it
         everything = list(map(self._standing, self.names))
         write_csv(self.record.path / "sweep.csv", self.record.varied(), everything)
-        show(results_table(os.path.relpath(self.record.path), everything))
+        show(results_table(os.path.relpath(self.record.path), everything, self.record.varied()))
         own = {self.names[job.digest] for job in self.jobs}
         states = [
             State.failed if found.name in self.failed else found.state
@@ -203,12 +200,12 @@ class Sweep:
         ]
         completed, failed = states.count(State.completed), states.count(State.failed)
         if (best := best_of(everything)) is not None:
-            print(f"best: {os.path.relpath(self.record.path / best.name)}")
+            info(f"best: {os.path.relpath(self.record.path / best.name)}")
         if completed < len(states):
             left = len(states) - completed - failed
             told = [f"{completed} of {len(states)} runs are completed"]
             told += [f"{failed} failed"] * (failed > 0) + [f"{left} are left"] * (left > 0)
-            print(f"{', '.join(told)}. To go on: {self.command()}")
+            info(f"{', '.join(told)}. To go on: {self.command()}")
         return failed > 0
 
     def command(self) -> str:
