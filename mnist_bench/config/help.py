@@ -10,8 +10,8 @@ from hydra.core.object_type import ObjectType
 from omegaconf import OmegaConf
 
 WIDTH = 100
-# Groups of Hydra's own, and of our dataclasses.
-NOT_TO_CHOOSE = {"hydra", "schema"}
+# Groups of Hydra's own, of our dataclasses, and what `mnist-bench search` reads.
+NOT_TO_CHOOSE = {"hydra", "schema", "search"}
 
 
 def register_help() -> None:

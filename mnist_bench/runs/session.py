@@ -14,7 +14,7 @@ from mnist_bench.config.identity import computed, digest
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
-from mnist_bench.loggers.base import Loggers
+from mnist_bench.loggers.base import Logger, Loggers, Pruned
 from mnist_bench.loggers.console import Screen, as_text, closing_table, info, layers_table
 from mnist_bench.models import summarise
 from mnist_bench.runs.checkpoint import CheckpointWriter, resume_command, write_checkpoint
@@ -26,13 +26,15 @@ from mnist_bench.training.learner import count_steps
 from mnist_bench.training.loop import best_record, is_over, train
 
 
-def do_what_is_missing(config: TrainConfig, path: Path) -> float:
+def do_what_is_missing(config: TrainConfig, path: Path, *watching: Logger) -> float:
     """Carry out a run that may have been begun, or completed, by an earlier command.
+
+    `watching` are told of it besides the loggers that are configured.
 
     Raises:
         InUse: another process works on it.
         DataError: the folder holds another run.
-        BenchError, SystemExit: as `carry_out`.
+        BenchError, Pruned, SystemExit: as `carry_out`.
     """
     folder = RunFolder(path)
     with folder.owned():
@@ -43,10 +45,10 @@ def do_what_is_missing(config: TrainConfig, path: Path) -> float:
             config = replace(config, resume=str(path))
         else:
             folder.clear()
-        return carry_out(config, path)
+        return carry_out(config, path, *watching)
 
 
-def carry_out(config: TrainConfig, path: Path) -> float:
+def carry_out(config: TrainConfig, path: Path, *watching: Logger) -> float:
     """Train, validate, test, and leave the records in the folder `path`.
 
     Returns the validation loss of the weights that were tested.
@@ -55,11 +57,12 @@ def carry_out(config: TrainConfig, path: Path) -> float:
 
     Raises:
         BenchError: the run cannot begin, or cannot go on, which summary.json then says.
+        Pruned: one of `watching` has ended it; it can be resumed.
         SystemExit: the run was interrupted; it can be resumed.
     """
     folder, screen = RunFolder(path), Screen()
     with folder.owned():
-        run, made = Run(config, folder, info), Loggers(config.logger)
+        run, made = Run(config, folder, info), Loggers(config.logger, watching)
         run.open()
         with recording_the_end(run, screen), closing(made) as loggers:
             fit(run, screen, loggers)
@@ -112,6 +115,12 @@ def recording_the_end(run: Run, screen: Screen) -> Iterator[None]:
     except KeyboardInterrupt:
         _tell_interrupted(run, screen)
         raise SystemExit(128 + signal.SIGINT) from None
+    except Pruned as reason:
+        for path, content in run.checkpoints(whole=True).items():
+            write_checkpoint(path, content)
+        run.prune()
+        screen.line(str(reason))
+        raise
     except Exception as error:
         screen.log_failure(error)
         run.fail(error)
