@@ -28,8 +28,8 @@ ConfigStore.instance().store(
 class MnistBenchSearch(Sweeper):
     """Trains what Optuna asks for, until there are so many trials."""
 
-    def __init__(self, space: str, trials: int, seeds: int):
-        self.space, self.trials, self.seeds = space, trials, seeds
+    def __init__(self, **options: Any):
+        pass  # read where the configuration is
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -40,4 +40,4 @@ class MnistBenchSearch(Sweeper):
         # Imported late: Hydra loads this module for every command.
         from mnist_bench.launch.search.search import carry_out
 
-        carry_out(self.config, self.context, arguments, self.space, self.trials, self.seeds)
+        carry_out(self.config, self.context, arguments)

@@ -16,7 +16,7 @@ from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.launch.search import results
 from mnist_bench.launch.search.search import Reporter
 from mnist_bench.launch.search.space import as_overrides, find_space, read_space
-from mnist_bench.launch.search.study import JOURNAL, MADE_WITH, SEEDS, SharedStudy, ask
+from mnist_bench.launch.search.study import JOURNAL, SEEDS, SharedStudy, ask
 from mnist_bench.loggers.base import Pruned
 from tests.support.train_command import (
     COMMAND,
@@ -232,7 +232,7 @@ def test_a_trial_is_pruned_above_the_median_and_decided_on_once(study):
     median = statistics.median(number / 2 for number in range(6))
     first = reporter()
     first.epoch({"epoch": 1, "val_loss": 9.0})  # too early to say
-    with pytest.raises(Pruned, match="epoch 2 of 3: its validation loss, 1.2600"):
+    with pytest.raises(Pruned, match=r"epoch 2 of 3: its validation loss, 1.2600"):
         first.epoch({"epoch": 2, "val_loss": median + 0.01})
     again = reporter()
     again.epoch({"epoch": 1, "val_loss": 9.0})  # trained again after a kill
@@ -244,7 +244,10 @@ def test_a_trial_is_pruned_above_the_median_and_decided_on_once(study):
 def test_what_mattered_is_what_was_made_to_matter(tmp_path, study):
     both = {**LR, "model.dropout": FloatDistribution(0, 0.6)}
     for number in range(40):
-        params = {"optimizer.lr": 10 ** (-4 + 2 * number / 39), "model.dropout": (number * 7) % 40 / 80}
+        params = {
+            "optimizer.lr": 10 ** (-4 + 2 * number / 39),
+            "model.dropout": (number * 7) % 40 / 80,
+        }
         study.study.add_trial(
             optuna.create_trial(params=params, distributions=both, value=params["optimizer.lr"])
         )
@@ -291,7 +294,9 @@ def test_a_search_is_pruned_goes_on_and_its_best_can_be_trained(tmp_path, mnist_
     assert 0 < len(trials) - len(completed) < 9
     with (tmp_path / "outputs/searches/tried/trials.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["optimizer.lr"]) for row in rows] == [t.params["optimizer.lr"] for t in trials]
+    assert [float(row["optimizer.lr"]) for row in rows] == [
+        t.params["optimizer.lr"] for t in trials
+    ]
     best = min(completed, key=lambda trial: trial.values[0])
     assert f"best: outputs/searches/tried/trial-{best.number:03}" in whole.stdout
 
@@ -332,9 +337,7 @@ def test_another_space_or_setting_is_refused_and_the_difference_told(tmp_path, m
 
 def test_a_trial_that_fails_does_not_end_the_search(tmp_path, mnist_root):
     space = "optimizer.lr: [0.01, 1e20]\n"
-    process = search_in(
-        tmp_path, mnist_root, *TINY, "optimizer=sgd", "--trials", "5", space=space
-    )
+    process = search_in(tmp_path, mnist_root, *TINY, "optimizer=sgd", "--trials", "5", space=space)
     trials = study_in(tmp_path).trials
     states = {trial.params["optimizer.lr"]: trial.state for trial in trials}
     assert states == {0.01: TrialState.COMPLETE, 1e20: TrialState.FAIL}

@@ -188,6 +188,8 @@ def draw_importances(path: Path, importances: Mapping[str, float]) -> None:
 def write_best(study: SharedStudy, best: FrozenTrial, config: DictConfig) -> None:
     """Write what the best trial computes as `experiment/best.yaml`, whatever the seed."""
     run = RunFolder(study.runs_of(best.number)[0])
+    if not (run.hydra.is_file() and run.summary.is_file()):  # moved away
+        return
     choices = {
         group: choice
         for group, choice in OmegaConf.load(run.hydra).hydra.runtime.choices.items()

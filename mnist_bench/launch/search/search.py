@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, read_write
 from optuna.trial import TrialState
+from rich.text import Text
 
 from mnist_bench.config.compose import quoted
 from mnist_bench.config.explain import explain
@@ -26,7 +27,7 @@ from mnist_bench.config.schema import TrainConfig, Validation
 from mnist_bench.config.walk import flatten
 from mnist_bench.errors import BenchError, ConfigError, DataError
 from mnist_bench.launch.search.results import tell_results, values_of
-from mnist_bench.launch.search.space import Space, as_overrides, find_space, read_space
+from mnist_bench.launch.search.space import as_overrides, find_space, read_space
 from mnist_bench.launch.search.study import JOURNAL, SEEDS, SharedStudy
 from mnist_bench.launch.sweeps.plan import Job, compose_job, parse
 from mnist_bench.loggers.base import Logger, Pruned, RunInfo
@@ -40,15 +41,8 @@ from mnist_bench.training.loop import EpochRecord
 POLL_SECONDS = 2.0
 
 
-def carry_out(
-    config: DictConfig,
-    context: HydraContext,
-    lines: Sequence[str],
-    space: str,
-    trials: int,
-    seeds: int,
-) -> None:
-    """Train trials until there are as many as `trials`, each with `seeds` seeds, and say how it went.
+def carry_out(config: DictConfig, context: HydraContext, lines: Sequence[str]) -> None:
+    """Train trials until there are as many as `config` asks for, and say how they went.
 
     `lines` are the overrides that all share.
 
@@ -61,8 +55,7 @@ def carry_out(
             "A search trains in its own process: leave out hydra/launcher, and give the same "
             "command several times to share it."
         )
-    search = Search(config, context, lines, read_space(find_space(space)), trials, seeds)
-    search.command_space = space
+    search = Search(config, context, lines)
     search.begin()
     try:
         search.run_all()
@@ -81,22 +74,14 @@ def carry_out(
 class Search:
     """Trials on their way through Hydra's launcher, in the folder of a search."""
 
-    def __init__(
-        self,
-        config: DictConfig,
-        context: HydraContext,
-        lines: Sequence[str],
-        space: Space,
-        total: int,
-        seeds: int,
-    ):
-        self.config, self.lines, self.space = config, tuple(lines), space
-        self.total, self.seeds = total, seeds
+    def __init__(self, config: DictConfig, context: HydraContext, lines: Sequence[str]):
+        self.config, self.lines, own = config, tuple(lines), config.hydra.sweeper
+        self.total, self.seeds = own.trials, own.seeds
+        self.space = read_space(find_space(own.space))
         self.path = Path(config.hydra.sweep.dir).absolute()
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=self._train, config=config
         )
-        self.command_space = ""
         self.watching: list[Logger] = []  # of the run that trains
 
     def begin(self) -> None:
@@ -156,14 +141,15 @@ class Search:
         trial = self.study.attach(number)
         folder = self.study.folder_of(number)
         told = f"\n{folder.name} ({number + 1} of {self.total}): {values_of(trial.params)}"
-        Screen().console.print(told, style="bold")
+        Screen().console.print(Text(told, style="bold"))
         losses = []
         try:
             for run in self.study.runs_of(number):
                 self.watching = [Reporter(trial)] * (not losses)
                 losses.append(self._launch(run, number, trial.params))
                 if self.seeds > 1 and len(losses) == 1 and trial.should_prune():
-                    raise Pruned("Pruned after its first seed: others had a lower loss.")
+                    info("Pruned after its first seed: its validation loss is above the median.")
+                    raise Pruned
         except Pruned:
             self.study.study.tell(number, state=TrialState.PRUNED)
         except (InUse, OSError):
@@ -207,7 +193,7 @@ class Search:
     def command(self) -> str:
         """Return the command line that does what is missing."""
         name = os.path.relpath(self.path, Path("outputs", "searches"))
-        own = ["--space", self.command_space, "--trials", str(self.total)]
+        own = ["--space", self.config.hydra.sweeper.space, "--trials", str(self.total)]
         own += ["--seeds", str(self.seeds)] * (self.seeds > 1)
         for path in config_dirs(self.config.hydra.runtime):
             own += ["--config-dir", path]

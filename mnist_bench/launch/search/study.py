@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 from filelock import FileLock
 from optuna.distributions import BaseDistribution
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mnist_bench.errors import ConfigError, DataError
@@ -23,7 +23,7 @@ SEEDS = "--seeds"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class JournalLock(BaseJournalFileLock):
+class JournalLock(JournalFileOpenLock):
     """The lock of a journal, which is free as soon as its owner dies.
 
     Whoever takes it finds the journal whole: Optuna would append to what a killed process has left
@@ -31,6 +31,7 @@ class JournalLock(BaseJournalFileLock):
     """
 
     def __init__(self, journal: Path):
+        super().__init__(str(journal))
         self.journal = journal
         self.file = FileLock(f"{journal}.lock")
 
@@ -45,6 +46,12 @@ class JournalLock(BaseJournalFileLock):
 
     def release(self) -> None:
         self.file.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 class SharedStudy:
@@ -62,7 +69,7 @@ class SharedStudy:
         try:
             backend = JournalFileBackend(str(journal), lock_obj=self.lock)
             storage = optuna.storages.JournalStorage(backend)
-            with self.lock.file:
+            with self.lock:
                 known = NAME in optuna.get_all_study_names(storage)
                 make = optuna.load_study if known else optuna.create_study
                 self.study = make(study_name=NAME, storage=storage, pruner=PRUNER)
@@ -81,7 +88,7 @@ class SharedStudy:
 
     def runs_of(self, number: int) -> list[Path]:
         """Return the folders of a trial's runs: its own, or with several seeds one for each."""
-        made, folder = self.study.user_attrs[MADE_WITH], self.folder_of(number)
+        made, folder = self.study.user_attrs.get(MADE_WITH, {SEEDS: 1}), self.folder_of(number)
         if made[SEEDS] == 1:
             return [folder]
         return [folder / f"seed={made['seed'] + i}" for i in range(made[SEEDS])]
@@ -92,7 +99,7 @@ class SharedStudy:
         Raises:
             ConfigError: names what differs.
         """
-        with self.lock.file:
+        with self.lock:
             if (then := self.study.user_attrs.get(MADE_WITH)) is None:
                 self.study.set_user_attr(MADE_WITH, made)
                 return
@@ -104,12 +111,12 @@ class SharedStudy:
                 f"it another name, or what it was made with."
             )
 
-    def claim(self, total: int, distributions: dict[str, BaseDistribution], seed: int) -> int | None:
+    def claim(self, total: int, space: dict[str, BaseDistribution], seed: int) -> int | None:
         """Return the number of a trial that is this process's alone; None if there is none left.
 
         One that a dead process has begun comes first, then a new one, up to `total` trials.
         """
-        with self.lock.file:
+        with self.lock:
             trials = self.trials
             for trial in trials:
                 if trial.state is TrialState.RUNNING and self._take(trial.number):
@@ -117,7 +124,7 @@ class SharedStudy:
             number = len(trials)
             if number >= total:
                 return None
-            self.study.add_trial(ask(trials, distributions, seed))  # one line, whole or not at all
+            self.study.add_trial(ask(trials, space, seed))  # one line, whole or not at all
             return number if self._take(number) else None
 
     def _take(self, number: int) -> bool:
@@ -143,9 +150,7 @@ class SharedStudy:
 PRUNER = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
 
 
-def ask(
-    trials: list[FrozenTrial], distributions: dict[str, BaseDistribution], seed: int
-) -> FrozenTrial:
+def ask(trials: list[FrozenTrial], space: dict[str, BaseDistribution], seed: int) -> FrozenTrial:
     """Return the next trial of a search, running.
 
     Its values depend on `seed`, its number and the trials before it alone, so that a search that
@@ -156,7 +161,7 @@ def ask(
     sampler = optuna.samplers.TPESampler(seed=drawn, multivariate=True, constant_liar=True)
     study = optuna.create_study(sampler=sampler)
     study.add_trials(trials)
-    asked = study.ask(distributions)
+    asked = study.ask(space)
     return create_trial(
         state=TrialState.RUNNING, params=asked.params, distributions=asked.distributions
     )
