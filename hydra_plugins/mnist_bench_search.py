@@ -34,7 +34,8 @@ class MnistBenchSearch(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        self.context, self.config = hydra_context, config
+        self.context = hydra_context
+        self.config: DictConfig = config
 
     def sweep(self, arguments: list[str]) -> Any:
         # Imported late: Hydra loads this module for every command.

@@ -202,13 +202,14 @@ def write_best(study: SharedStudy, best: FrozenTrial, config: DictConfig) -> Non
     except BenchError:  # a part of the user's own has settings without a default
         plain = {}
     settings = computed(read_summary(run.path)["config"])
-    values = OmegaConf.create()
+    values = OmegaConf.create({})
     for key, value in settings.items():
         if key != "seed" and (key not in plain or plain[key] != value):
             OmegaConf.update(values, key, value)
+    nested: Any = OmegaConf.to_container(values)
     content = {
         "defaults": [*({f"override /{g}": c} for g, c in choices.items()), "_self_"],
-        **OmegaConf.to_container(values),
+        **nested,
     }
     where = os.path.relpath(study.folder)
     path = study.folder / "experiment" / "best.yaml"

@@ -142,7 +142,7 @@ class Search:
         folder = self.study.folder_of(number)
         told = f"\n{folder.name} ({number + 1} of {self.total}): {values_of(trial.params)}"
         Screen().console.print(Text(told, style="bold"))
-        losses = []
+        losses: list[float] = []
         try:
             for run in self.study.runs_of(number):
                 self.watching = [Reporter(trial)] * (not losses)

@@ -136,7 +136,9 @@ def _choices(key: str, written: list[Any]) -> BaseDistribution:
 def _range(key: str, written: dict[Any, Any]) -> BaseDistribution:
     if unknown := [str(word) for word in written if word not in RANGE]:
         raise ConfigError(f"{key} has {unknown[0]}, and a range takes {', '.join(RANGE)}.")
-    low, high, step = (written.get(word) for word in ("low", "high", "step"))
+    low: Any = written.get("low")
+    high: Any = written.get("high")
+    step: Any = written.get("step")
     log = written.get("log", False)
     if not (is_number(low) and is_number(high)):
         raise ConfigError(f"{key} is no range: give two numbers, low and high.")
