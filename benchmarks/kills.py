@@ -4,9 +4,10 @@
     python -m benchmarks.kills search            twelve trials
     python -m benchmarks.kills sweep --write     and write it into benchmarks/results/kills.md
 
-The same command is started, killed (`kill -9`, its whole process group) at a random moment after it
-has begun or taken up a first run, and started again; after the last kill it may end. The moments
-are drawn from a seed, so that about the whole of the work is hit. Then every run has to be complete
+The same command is started, killed (`kill -9`, its whole process group) at a random moment, and
+started again; after the last kill it may end. The moments are drawn from a seed: up to one and a
+half runs' time after a first run trains, or, one in four, after it is announced, which is before it
+is set up. Then every run has to be complete
 and equal to the undisturbed one's to the last bit: figures (but for times), predictions, weights,
 and of a search what was tried and how it was judged. An epoch that was not saved yet when its
 process was killed is trained again, so at most one for each kill may appear twice in a train.log;
@@ -43,8 +44,9 @@ COMMANDS = {
     "sweep": ["train", "-m", "sweep.name=kills", f"seed=range({RUNS})", *TINY],
     "search": ["search", "kills", *TINY, "--space", "small", "--trials", str(RUNS)],
 }
-# What tells that a run begins, or is gone on with.
-BEGINS = re.compile(r"(run \d+ of|trial-\d+ \()")
+# Lines that tell that a run is about to begin, or to go on, and that it trains.
+ANNOUNCED = re.compile(r"(run \d+ of|trial-\d+ \()")
+TRAINS = re.compile(r"mnist: .* images to train")
 # Of summary.json, what differs from process to process.
 OF_A_PROCESS = TIMES | {"train_seconds", "warm_up_seconds", "started", "git_changes"}
 
@@ -76,22 +78,22 @@ def start(kind: str, folder: Path) -> "subprocess.Popen[str]":
 
 
 def work(process: "subprocess.Popen[str]") -> float:
-    """Wait for the end; return the seconds since the first run began."""
+    """Wait for the end; return the seconds since the first run trained."""
     assert process.stdout is not None
     begun = 0.0
     for line in process.stdout:
-        if not begun and BEGINS.match(line):
+        if not begun and TRAINS.match(line):
             begun = time.monotonic()
     if process.wait() != 0:
         raise SystemExit(f"It ended with status {process.returncode}.")
     return time.monotonic() - begun
 
 
-def kill(process: "subprocess.Popen[str]", after: float) -> bool:
-    """Kill a process so many seconds after it has begun a run; return whether it still worked."""
+def kill(process: "subprocess.Popen[str]", told: re.Pattern[str], after: float) -> bool:
+    """Kill a process so many seconds after such a line; return whether it still worked."""
     assert process.stdout is not None
     for line in process.stdout:
-        if BEGINS.match(line):
+        if told.match(line):
             break
     time.sleep(after)
     worked = process.poll() is None
@@ -147,11 +149,10 @@ def measure(kind: str, kills: int, seed: int) -> Outcome:
         seconds = work(start(kind, undisturbed))
         info(f"undisturbed: {seconds:.1f} s of work")
         hit = 0
-        # A kill loses work besides, so that the last of them comes before the end.
-        longest = 1.6 * seconds / kills
         while hit < kills:
-            after = moments.uniform(0, longest)
-            if not kill(start(kind, killed), after):
+            told = ANNOUNCED if moments.random() < 0.25 else TRAINS
+            after = moments.uniform(0, 1.5 * seconds / RUNS)
+            if not kill(start(kind, killed), told, after):
                 info("It was over before the last kill.")
                 break
             hit += 1
