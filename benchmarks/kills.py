@@ -5,9 +5,9 @@
     python -m benchmarks.kills sweep --write     and write it into benchmarks/results/kills.md
 
 The same command is started, killed (`kill -9`, its whole process group) at a random moment, and
-started again; after the last kill it may end. The moments are drawn from a seed: up to one and a
-half runs' time after a first run trains, or, one in four, after it is announced, which is before it
-is set up. Then every run has to be complete
+started again; after the last kill it may end. The moments are drawn from a seed: after a run is
+announced and none to four epochs have ended, within the time of another epoch, whatever the machine
+does besides. Then every run has to be complete
 and equal to the undisturbed one's to the last bit: figures (but for times), predictions, weights,
 and of a search what was tried and how it was judged. An epoch that was not saved yet when its
 process was killed is trained again, so at most one for each kill may appear twice in a train.log;
@@ -44,9 +44,10 @@ COMMANDS = {
     "sweep": ["train", "-m", "sweep.name=kills", f"seed=range({RUNS})", *TINY],
     "search": ["search", "kills", *TINY, "--space", "small", "--trials", str(RUNS)],
 }
-# Lines that tell that a run is about to begin, or to go on, and that it trains.
+# Lines that tell that a run is about to begin, or to go on, and that an epoch has ended.
 ANNOUNCED = re.compile(r"(run \d+ of|trial-\d+ \()")
-TRAINS = re.compile(r"mnist: .* images to train")
+ENDED = re.compile(r"epoch \d+/")
+MOST_EPOCHS = 4
 # Of summary.json, what differs from process to process.
 OF_A_PROCESS = TIMES | {"train_seconds", "warm_up_seconds", "started", "git_changes"}
 
@@ -78,22 +79,26 @@ def start(kind: str, folder: Path) -> "subprocess.Popen[str]":
 
 
 def work(process: "subprocess.Popen[str]") -> float:
-    """Wait for the end; return the seconds since the first run trained."""
+    """Wait for the end; return the seconds for each epoch, since the first run was announced."""
     assert process.stdout is not None
-    begun = 0.0
+    begun, epochs = 0.0, 0
     for line in process.stdout:
-        if not begun and TRAINS.match(line):
+        epochs += bool(ENDED.match(line))
+        if not begun and ANNOUNCED.match(line):
             begun = time.monotonic()
     if process.wait() != 0:
         raise SystemExit(f"It ended with status {process.returncode}.")
-    return time.monotonic() - begun
+    return (time.monotonic() - begun) / max(1, epochs)
 
 
-def kill(process: "subprocess.Popen[str]", told: re.Pattern[str], after: float) -> bool:
-    """Kill a process so many seconds after such a line; return whether it still worked."""
+def kill(process: "subprocess.Popen[str]", epochs: int, after: float) -> bool:
+    """Kill a process so many epochs and seconds after it has begun; return whether it worked."""
     assert process.stdout is not None
+    announced = False
     for line in process.stdout:
-        if told.match(line):
+        announced = announced or bool(ANNOUNCED.match(line))
+        epochs -= bool(ENDED.match(line))
+        if announced and epochs <= 0:
             break
     time.sleep(after)
     worked = process.poll() is None
@@ -147,16 +152,16 @@ def measure(kind: str, kills: int, seed: int) -> Outcome:
         killed.mkdir()
         undisturbed.mkdir()
         seconds = work(start(kind, undisturbed))
-        info(f"undisturbed: {seconds:.1f} s of work")
+        info(f"undisturbed: {seconds:.1f} s an epoch")
         hit = 0
         while hit < kills:
-            told = ANNOUNCED if moments.random() < 0.25 else TRAINS
-            after = moments.uniform(0, 1.5 * seconds / RUNS)
-            if not kill(start(kind, killed), told, after):
+            epochs, after = moments.randint(0, MOST_EPOCHS), moments.uniform(0, seconds)
+            if not kill(start(kind, killed), epochs, after):
                 info("It was over before the last kill.")
                 break
             hit += 1
-            info(f"kill {hit} after {after:.1f} s: {len(runs_of(kind, killed))} runs complete")
+            over = len(runs_of(kind, killed))
+            info(f"kill {hit} after {epochs} epochs and {after:.1f} s: {over} runs complete")
         work(start(kind, killed))
         return compare(kind, killed, undisturbed, hit)
 
