@@ -14,7 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 from rich import box
 from rich.table import Table
 
+from mnist_bench.config.help import begin_command
 from mnist_bench.config.identity import computed
+from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.walk import flatten
 from mnist_bench.errors import BenchError
 from mnist_bench.launch.search.study import SharedStudy
@@ -62,8 +64,11 @@ def tell_results(study: SharedStudy, config: DictConfig) -> None:
     if (best := best_of(trials)) is not None:
         write_best(study, best, config)
         where = os.path.relpath(path)
-        info(f"best: {os.path.relpath(study.runs_of(best.number)[0])}")
-        info(f"To train it: --config-dir {where} experiment=best")
+        again = " ".join([*begin_command([where]), "experiment=best"])
+        if own := config_dirs(config.hydra.runtime):  # of which there can be one
+            again = f"copy {where}/experiment/best.yaml to {own[0]}/experiment/"
+        info(f"best: {os.path.relpath(study.folder_of(best.number))}")
+        info(f"To train it again: {again}")
 
 
 def show(study: SharedStudy) -> None:
@@ -89,12 +94,14 @@ def trials_table(study: SharedStudy) -> Table:
         box=box.SIMPLE_HEAD,
         title_style="bold",
         title_justify="left",
+        pad_edge=False,
     )
     keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
     table.add_column("trial", no_wrap=True)
     for key in keys:
         table.add_column(key.rpartition(".")[2], justify="right")
-    for column in ("val loss", "val", "seeds"):
+    seeds = len(study.runs_of(0)) > 1
+    for column in ("val loss", "val", *["seeds"] * seeds):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for trial in trials[:MOST_ROWS]:
@@ -104,7 +111,7 @@ def trials_table(study: SharedStudy) -> Table:
             *(_brief(trial.params[key]) for key in keys),
             f"{trial.values[0]:.4f}" if trial.values else "",
             f"{statistics.fmean(accuracies):.2%}" if accuracies else "",
-            str(len(accuracies)) if accuracies else "",
+            *[str(len(accuracies) or "")] * seeds,
             _state(study, trial),
             style="bold" if trial is best_of(trials) else None,
         )
