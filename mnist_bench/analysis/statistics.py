@@ -144,9 +144,10 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -
 def welch(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Difference:
     """The mean of a minus that of b, its interval, and the p value of Welch's t-test, two-sided.
 
-    Both are values of independent runs, of as many seeds or not; their spreads may differ (Welch,
-    Biometrika 34, 1947). This compares two recipes that nothing pairs: the same seed draws other
-    weights for another network.
+    With v = s^2 / n of each, t = difference / sqrt(v_a + v_b) has about
+    (v_a + v_b)^2 / (v_a^2 / (n_a - 1) + v_b^2 / (n_b - 1)) degrees of freedom (Welch, Biometrika
+    34, 1947). Both are values of independent runs, as many or not; their spreads may differ. This
+    compares two recipes that nothing pairs: the same seed draws other weights for another network.
 
     There is neither interval nor p value where a sample has one value, or neither has a spread.
 
@@ -157,9 +158,12 @@ def welch(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Difference
     mean = one.mean - other.mean
     if one.std is None or other.std is None or not (one.std or other.std):
         return Difference(mean, None, None)
-    test = stats.ttest_ind(_finite_numbers(a), _finite_numbers(b), equal_var=False)
-    low, high = test.confidence_interval(confidence)
-    return Difference(mean, Interval(float(low), float(high)), float(test.pvalue))
+    v_a, v_b = one.std**2 / one.n, other.std**2 / other.n
+    freedom = (v_a + v_b) ** 2 / (v_a**2 / (one.n - 1) + v_b**2 / (other.n - 1))
+    error = math.sqrt(v_a + v_b)
+    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
+    return Difference(mean, Interval(mean - reach, mean + reach), p_value)
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:

@@ -324,7 +324,7 @@ def test_a_search_is_pruned_goes_on_and_its_best_can_be_trained(tmp_path, mnist_
     )
     assert again.returncode == 0, again.stderr
     assert same_search_run(tmp_path / "best", study_in(tmp_path).folder_of(best.number))
-    table = whole.stdout[whole.stdout.index("outputs/searches/tried\n") :]
+    table = whole.stdout.partition("outputs/searches/tried\n")[2].partition("best: ")[0]
     assert max(map(len, table.splitlines())) <= 80 and "val loss" in table
 
 
@@ -378,10 +378,10 @@ def test_a_trial_that_fails_does_not_end_the_search(tmp_path, mnist_root):
 LONGER = (*TINY, "data.limit=1000", "trainer.epochs=5", "--trials", "4")
 
 
-def begin_search(folder, mnist_root):
+def begin_search(folder, mnist_root, *more):
     (folder / "space.yaml").write_text(SPACE)
     return subprocess.Popen(
-        [*COMMAND[:-1], "search", "tried", "--space", "space.yaml", *LONGER],
+        [*COMMAND[:-1], "search", "tried", "--space", "space.yaml", *LONGER, *more],
         cwd=folder,
         env=environment(mnist_root, PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
@@ -434,14 +434,20 @@ def test_a_search_that_is_killed_and_stopped_goes_on_to_the_same_end(tmp_path, m
 
 @pytest.mark.slow
 def test_two_processes_share_a_search_and_one_takes_over_from_the_other(tmp_path, mnist_root):
-    with begin_search(tmp_path, mnist_root) as killed:
-        until(killed, "trial-000", "epoch 2/5")
-        with begin_search(tmp_path, mnist_root) as other:
-            until(other, "trial-", "epoch 1/5")
-            os.kill(killed.pid, signal.SIGKILL)
-            rest, errors = other.communicate()
+    many = ("--trials", "8")
+    with (
+        begin_search(tmp_path, mnist_root, *many) as killed,
+        begin_search(tmp_path, mnist_root, *many) as other,
+    ):
+        until(killed, "trial-", "epoch 1/5")
+        until(other, "trial-", "epoch 1/5")
+        os.kill(killed.pid, signal.SIGKILL)
+        rest, errors = other.communicate()
     assert other.returncode == 0, errors
     trials = study_in(tmp_path).trials
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
-    assert len({trial.params["optimizer.lr"] for trial in trials}) == 4
-    assert "4 trials: 4 completed" in rest
+    assert len({trial.params["optimizer.lr"] for trial in trials}) == len(trials) == 8
+    assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+    assert "8 trials: " in rest
+    for trial in trials:
+        log = (study_in(tmp_path).folder_of(trial.number) / "train.log").read_text()
+        assert log.count("test accuracy") == (trial.state is TrialState.COMPLETE)
