@@ -49,7 +49,10 @@ ANNOUNCED = re.compile(r"(run \d+ of|trial-\d+ \()")
 ENDED = re.compile(r"epoch \d+/")
 MOST_EPOCHS = 4
 # Of summary.json, what differs from process to process.
-OF_A_PROCESS = TIMES | {"train_seconds", "warm_up_seconds", "started", "git_changes"}
+OF_A_PROCESS = TIMES | {
+    *("train_seconds", "warm_up_seconds", "started", "git_changes"),
+    "config.resume",  # names the folder of a run that went on
+}
 
 
 @dataclass
@@ -131,13 +134,20 @@ def compare(kind: str, killed: Path, undisturbed: Path, kills: int) -> Outcome:
         log = (own / "train.log").read_text()
         epochs += epochs_of(own)
         tested_twice += log.count("test accuracy") > 1
-        one, other = (read_summary(folder) for folder in (own, path))
+        one, other = (flat_summary(folder) for folder in (own, path))
         complete += one["status"] in ("completed", "pruned")
         wrong = [k for k in other.keys() - OF_A_PROCESS if one.get(k) != other[k]]
         different += [f"{own.name}: {what}" for what in [*wrong, *differences(own, path)]]
     if kind == "search" and trials_of(killed) != trials_of(undisturbed):
         different.append("what was tried, or how it was judged")
     return Outcome(kills, kills + 1, complete, tested_twice, epochs, needed, different)
+
+
+def flat_summary(run: Path) -> dict[str, Any]:
+    """Return the summary of a run with its settings one by one."""
+    summary = read_summary(run)
+    settings = summary.pop("config")
+    return {**summary, **{f"config.{key}": value for key, value in settings.items()}}
 
 
 def epochs_of(run: Path) -> int:
