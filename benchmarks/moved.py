@@ -79,13 +79,15 @@ def train(side: Path, folder: Path, settings: list[str]) -> None:
 
 
 def differences(ours: Path, theirs: Path) -> list[str]:
-    """What of two runs is not equal to the last bit."""
+    """What of two runs is not equal to the last bit; one that was pruned has no predictions."""
     found = []
     rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (ours, theirs)]
     for mine, other in zip(*rows, strict=True):
         found += [k for k in other.keys() - TIMES if mine.get(k) != other[k]]  # ours may have more
-    arrays = [np.load(run / "predictions.npz") for run in (ours, theirs)]
-    found += [k for k in arrays[0].files if arrays[0][k].tobytes() != arrays[1][k].tobytes()]
+    predictions = [run / "predictions.npz" for run in (ours, theirs)]
+    if any(file.exists() for file in predictions):
+        arrays = list(map(np.load, predictions))
+        found += [k for k in arrays[0].files if arrays[0][k].tobytes() != arrays[1][k].tobytes()]
     for name in ("last.pt", "best.pt"):
         weights = [
             torch.load(run / "checkpoints" / name, weights_only=True)["network"]

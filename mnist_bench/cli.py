@@ -53,13 +53,49 @@ def train(context: typer.Context) -> None:
 
 
 @app.command()
-def status(
-    sweep: Annotated[Path, typer.Argument(help="The folder of a sweep, or its name.")],
+def search(
+    name: Annotated[str, typer.Argument(help="The search, in outputs/searches/NAME.")],
+    space: Annotated[
+        str, typer.Option(help="A YAML file of keys to search, or the name of one in conf/search/.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Settings of all trials, as for train.py: model=cnn3x3 trainer.epochs=4.",
+            metavar="[OVERRIDES]...",
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all, those there included.")] = 50,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each trial, one a seed.")] = 1,
+    config_dir: Annotated[
+        Path | None, typer.Option(help="The folder of your own files, as for train.py.")
+    ] = None,
 ) -> None:
-    """Show how the runs of a sweep stand, also while it goes on."""
+    """Search for settings of low validation loss, by Optuna.
+
+    The same command again does what is missing, and goes on with a trial that was killed; several
+    at once share the trials.
+    """
+    from mnist_bench.launch.search.command import begin
+
+    begin(name, overrides or [], space, trials, seeds, config_dir)
+
+
+@app.command()
+def status(
+    sweep: Annotated[Path, typer.Argument(help="The folder of a sweep or a search, or its name.")],
+) -> None:
+    """Show how the runs of a sweep, or the trials of a search, stand, also while it goes on."""
+    from mnist_bench.launch.search.command import find_search
     from mnist_bench.launch.sweeps.results import print_status
 
-    print_status(sweep)
+    if (search := find_search(sweep)) is None:
+        print_status(sweep)
+    else:
+        from mnist_bench.launch.search.results import show
+        from mnist_bench.launch.search.study import SharedStudy
+
+        show(SharedStudy(search))
 
 
 @app.command("import-keras")

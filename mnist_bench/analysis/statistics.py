@@ -58,6 +58,16 @@ class PairedDifference:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """The mean of a first sample minus that of a second; see `welch`."""
+
+    mean: float
+    # None without a spread.
+    interval: Interval | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
 class McNemar:
     """How many images only one of two networks gets right; see `mcnemar`."""
 
@@ -129,6 +139,31 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -
     t = sample.mean / (sample.std / math.sqrt(sample.n))
     p_value = float(2 * stats.t.sf(abs(t), sample.n - 1))
     return PairedDifference(sample.n, sample.mean, sample.mean_interval, p_value)
+
+
+def welch(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Difference:
+    """The mean of a minus that of b, its interval, and the p value of Welch's t-test, two-sided.
+
+    With v = s^2 / n of each, t = difference / sqrt(v_a + v_b) has about
+    (v_a + v_b)^2 / (v_a^2 / (n_a - 1) + v_b^2 / (n_b - 1)) degrees of freedom (Welch, Biometrika
+    34, 1947). Both are values of independent runs, as many or not; their spreads may differ. This
+    compares two recipes that nothing pairs: the same seed draws other weights for another network.
+
+    There is neither interval nor p value where a sample has one value, or neither has a spread.
+
+    Raises ValueError unless `a` and `b` are one-dimensional, finite and not empty, and `confidence`
+    lies between 0 and 1.
+    """
+    one, other = describe(a, confidence=confidence), describe(b, confidence=confidence)
+    mean = one.mean - other.mean
+    if one.std is None or other.std is None or not (one.std or other.std):
+        return Difference(mean, None, None)
+    v_a, v_b = one.std**2 / one.n, other.std**2 / other.n
+    freedom = (v_a + v_b) ** 2 / (v_a**2 / (one.n - 1) + v_b**2 / (other.n - 1))
+    error = math.sqrt(v_a + v_b)
+    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
+    return Difference(mean, Interval(mean - reach, mean + reach), p_value)
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 # A line is as wide as the terminal, but no wider than people read.
 WIDEST = 100
-# Groups of Hydra's own, and of our dataclasses.
-NOT_TO_CHOOSE = {"hydra", "schema"}
+# Groups of Hydra's own, of our dataclasses, and what `mnist-bench search` reads.
+NOT_TO_CHOOSE = {"hydra", "schema", "search"}
 
 
 def register_help() -> None:

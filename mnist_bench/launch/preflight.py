@@ -75,6 +75,8 @@ class Preflight(Callback):
             if _is_ours(config):
                 return
             _refuse_sweep_settings(config, "leave it out, or hydra/sweeper.")
+            if _is_ours(config, "MnistBenchSearch"):
+                return
             _name_runs_by_what_varies(config)
             folder = claim_folder(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
             with read_write(config):
@@ -295,9 +297,9 @@ def _write_changes(changes: Sequence[Override], path: Path, logger: DictConfig) 
 # --- Sweeps of other sweepers -----------------------------------------------------------------
 
 
-def _is_ours(config: DictConfig) -> bool:
+def _is_ours(config: DictConfig, name: str = "MnistBenchSweeper") -> bool:
     """Others choose their values as they go; their runs are checked as they start."""
-    return str(config.hydra.sweeper._target_).endswith(".MnistBenchSweeper")
+    return str(config.hydra.sweeper._target_).endswith(f".{name}")
 
 
 def _name_runs_by_what_varies(config: DictConfig) -> None:

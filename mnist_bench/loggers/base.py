@@ -31,6 +31,10 @@ class RunInfo:
     is_resumed: bool
 
 
+class Pruned(Exception):
+    """Raised by a logger to end a training that others have overtaken; says why."""
+
+
 class Logger:
     """The base of all loggers: it does nothing of what a subclass leaves out.
 
@@ -55,8 +59,9 @@ class Loggers:
     """Several at once. One that fails is left out from then on, with a warning: a run is worth
     more than its picture."""
 
-    def __init__(self, parts: Mapping[str, Part]):
+    def __init__(self, parts: Mapping[str, Part], more: Sequence[Logger] = ()):
         self.members = {name: part.build(Logger, {}, {}) for name, part in parts.items()}
+        self.members |= {type(logger).__name__: logger for logger in more}
 
     def start(self, run: RunInfo) -> None:
         self._tell("start", run)
@@ -74,6 +79,8 @@ class Loggers:
         for name, logger in list(self.members.items()):
             try:
                 getattr(logger, what)(*arguments)
+            except Pruned:
+                raise
             except Exception as error:
                 del self.members[name]
                 with suppress(Exception):

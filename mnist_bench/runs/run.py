@@ -205,6 +205,10 @@ class Run:
         """Leave a summary.json that says so."""
         write_summary(self.folder, self.summarise("interrupted", None, {}))
 
+    def prune(self) -> None:
+        """Leave a summary.json that says so."""
+        write_summary(self.folder, self.summarise("pruned", None, {}))
+
     def fail(self, error: Exception) -> None:
         """Leave a summary.json that says why."""
         failed = {**self.summarise("failed", None, {}), "error": str(error)}

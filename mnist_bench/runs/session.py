@@ -13,7 +13,7 @@ from mnist_bench.config.identity import computed, digest
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
-from mnist_bench.loggers.base import Loggers
+from mnist_bench.loggers.base import Logger, Loggers, Pruned
 from mnist_bench.loggers.console import (
     Screen,
     as_text,
@@ -32,13 +32,15 @@ from mnist_bench.training.learner import count_steps
 from mnist_bench.training.loop import best_record, is_over, train
 
 
-def do_what_is_missing(config: TrainConfig, path: Path) -> float:
+def do_what_is_missing(config: TrainConfig, path: Path, *watching: Logger) -> float:
     """Carry out a run that may have been begun, or completed, by an earlier command.
+
+    `watching` are told of it besides the loggers that are configured.
 
     Raises:
         InUse: another process works on it.
         DataError: the folder holds another run.
-        BenchError, Stopped: as `carry_out`.
+        BenchError, Pruned, Stopped: as `carry_out`.
     """
     folder = RunFolder(path)
     with folder.owned():
@@ -49,12 +51,12 @@ def do_what_is_missing(config: TrainConfig, path: Path) -> float:
             config = replace(config, resume=str(path))
         else:
             folder.clear()
-        val_loss = carry_out(config, path)
+        val_loss = carry_out(config, path, *watching)
         folder.keep(config.sweep.keep)
         return val_loss
 
 
-def carry_out(config: TrainConfig, path: Path) -> float:
+def carry_out(config: TrainConfig, path: Path, *watching: Logger) -> float:
     """Train, validate, test, and leave the records in the folder `path`.
 
     Returns the validation loss of the weights that were tested.
@@ -63,12 +65,13 @@ def carry_out(config: TrainConfig, path: Path) -> float:
 
     Raises:
         BenchError: the run cannot begin, or cannot go on, which summary.json then says.
+        Pruned: one of `watching` has ended it; it can be resumed.
         Stopped: a signal or the time ended the run; it can be resumed. It is a SystemExit.
     """
     folder, screen = RunFolder(path), Screen()
     with StopRequest(config.trainer.max_seconds) as stop, folder.owned():
         with stop.at_once():
-            run, made = Run(config, folder, info), Loggers(config.logger)
+            run, made = Run(config, folder, info), Loggers(config.logger, watching)
             run.open()
         with recording_the_end(run, screen, stop), closing(made) as loggers:
             fit(run, screen, loggers, stop)
@@ -135,10 +138,13 @@ def saved_if_stopped(run: Run) -> Iterator[None]:
     """Write all that is needed to go on before anything is said: the terminal may be gone."""
     try:
         yield
-    except Stopped:
+    except (Stopped, Pruned) as end:
         for path, content in run.checkpoints(whole=True).items():
             write_checkpoint(path, content)
-        run.interrupt()
+        if isinstance(end, Pruned):
+            run.prune()
+        else:
+            run.interrupt()
         raise
 
 
@@ -151,6 +157,9 @@ def recording_the_end(run: Run, screen: Screen, stop: StopRequest) -> Iterator[N
         if not run.folder.summary.exists():
             run.interrupt()
         _tell_how_to_go_on(run, screen, str(end) if isinstance(end, OutOfTime) else "Stopped")
+        raise
+    except Pruned as reason:
+        screen.line(str(reason))
         raise
     except Exception as error:
         screen.log_failure(error)

@@ -11,7 +11,7 @@ import pytest
 import statsmodels.api as sm
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.weightstats import DescrStatsW
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from mnist_bench.analysis.statistics import (
     Interval,
@@ -19,6 +19,7 @@ from mnist_bench.analysis.statistics import (
     holm,
     mcnemar,
     paired_difference,
+    welch,
 )
 from mnist_bench.data.datasets import find_dataset
 from mnist_bench.data.images import Images
@@ -374,3 +375,34 @@ def test_holm_equals_statsmodels(count: int) -> None:
 def test_holm_refuses_what_is_no_p_value(p_value: float) -> None:
     with pytest.raises(ValueError, match="not a p value"):
         holm([0.5, p_value])
+
+
+# --- Welch ------------------------------------------------------------------------------------
+
+
+def test_welch_agrees_with_statsmodels_whatever_the_sizes_and_spreads() -> None:
+    for n, m, spread in ((2, 2, 1), (5, 5, 3), (5, 12, 0.1), (30, 3, 7)):
+        a, b = accuracies(n), 0.999 + spread * (accuracies(m, seed=1) - 1)
+        reference = CompareMeans(DescrStatsW(a), DescrStatsW(b))
+        found = welch(a, b, confidence=0.9)
+        _, p_value, _ = reference.ttest_ind(usevar="unequal")
+        interval = reference.tconfint_diff(alpha=0.1, usevar="unequal")
+        assert found.p_value == pytest.approx(p_value, rel=1e-9)
+        assert ends(found.interval) == close(*interval)
+        assert found.mean == pytest.approx(a.mean() - b.mean())
+
+
+def test_welch_errs_as_often_as_it_says_where_spreads_differ() -> None:
+    random = np.random.default_rng(0)
+    hits = sum(
+        (welch(random.normal(0, 1, 5), random.normal(0, 3, 15)).p_value or 1) < 0.05
+        for _ in range(DRAWS)
+    )
+    assert_rate(hits, 0.05)
+
+
+def test_welch_says_nothing_without_a_spread() -> None:
+    for a, b in (([1.0], [1.0, 2.0]), ([1.0, 2.0], [1.0]), ([1.0, 1.0], [2.0, 2.0])):
+        found = welch(a, b)
+        assert found.interval is None and found.p_value is None
+    assert welch([1.0, 1.0], [1.0, 2.0]).p_value is not None

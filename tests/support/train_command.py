@@ -42,11 +42,17 @@ FORKING.set_forkserver_preload(
 
 
 def run_train(
-    *arguments: str, cwd: Path, data_root: Path, limit: float = 300, **variables: str
+    *arguments: str,
+    cwd: Path,
+    data_root: Path,
+    limit: float = 300,
+    verb: str = "train",
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run `mnist-bench train ARGUMENTS` to its end; `variables` are of its environment."""
     environ = environment(data_root, **variables)
-    command = [*COMMAND, *arguments]
+    arguments = (verb, *arguments)
+    command = [*COMMAND[:-1], *arguments]
     if variables:  # which may be read when something is imported
         return subprocess.run(
             command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=limit
@@ -118,7 +124,7 @@ def _train(
     os.chdir(cwd)
     for file, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    sys.argv = [str(PROGRAM), "train", *arguments]
+    sys.argv = [str(PROGRAM), *arguments]
     if before is not None:
         before()
     try:
