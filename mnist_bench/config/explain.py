@@ -89,6 +89,8 @@ def unknown_key(key: str, place: DictConfig | None) -> str:
     group, _, name = key.rpartition(".")
     if key in REMOVED:
         return f"{key} is not a key any more: {REMOVED[key]}."
+    if group.partition(".")[0] == "hydra":
+        return f"{key} is not there: to add it to what Hydra has, give it as +{key}=VALUE."
     if having := _having(group, name):
         chosen = place.get("name") if place is not None else None
         whose = chosen or f"the {group} that was chosen"

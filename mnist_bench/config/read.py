@@ -57,7 +57,8 @@ def to_config(composed: DictConfig, choices: Mapping[str, str] | None = None) ->
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no default: give {error.full_key}=....") from error
     except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"The configuration is not complete: {error}".splitlines()[0]) from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"The configuration is not complete: {reason}.") from error
     check(config)
     return config
 

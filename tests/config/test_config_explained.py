@@ -151,6 +151,7 @@ def explanation(compose: Compose, override: str) -> str:
         ("data.root=/tmp/данные", ["cannot be read", """'data.root="/tmp/данные"'"""]),
         ("data.root=a=b", ["cannot be read", """'data.root="a=b"'"""]),
         ("model.channels=[32,64", ["has [ and ] that do not match"]),
+        ("hydra.sweeper.params={seed:3}", ["give it as +hydra.sweeper.params=VALUE."]),
         ("hydra/launcher=ray", ["needs a plugin", "pip install hydra-ray-launcher"]),
         ("hydra/launcher=foo", ["hydra/launcher=foo is not there: choose one of basic"]),
         ("optimizer=recipe/foo", ["optimizer=recipe/foo is not there: choose one of "]),

@@ -65,6 +65,9 @@ def test_runs_that_would_be_the_same_are_refused(tmp_path, mnist_root):
             ["model.dropout=interval(0,1)"],
             "names no single values: give some, as in model.dropout=",
         ),
+        (["seed=range(0)"], "seed=range(0) has no values to vary"),
+        (["seed=range(0,9,0)"], "seed=range(0,9,0) has no values to vary"),
+        (["model=glob(zzz*)"], "model=glob(zzz*) has no values to vary"),
         (["++seed=0,1", "seed=2"], "seed is given twice, as ++seed=0,1 and seed=2"),
     ):
         process = run_train("-m", *arguments, *TINY, cwd=tmp_path, data_root=mnist_root)

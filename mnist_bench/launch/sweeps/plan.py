@@ -265,6 +265,12 @@ def _refuse_what_cannot_vary(overrides: Sequence[Override]) -> None:
                 f"{override.input_line} names no single values: give some, as in "
                 f"{_key(override)}=0.1,0.2 or {_key(override)}=range(3)."
             )
+        try:
+            empty = not any(True for _ in override.sweep_iterator())
+        except ValueError:  # of a range whose step is 0
+            empty = True
+        if empty:
+            raise ConfigError(f"{override.input_line} has no values to vary: give one or more.")
 
 
 def _key(override: Override) -> str:
