@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from mnist_bench.config.compose import CONF, quoted
-from mnist_bench.config.explain import explain
 from mnist_bench.config.identity import Role, changeable, role
 from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown_source, search_in
 from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig
-from mnist_bench.errors import BenchError, ConfigError
+from mnist_bench.errors import ConfigError
+from mnist_bench.launch.edge import as_sentence
 from mnist_bench.launch.sweeps.plan import (
+    known_to_hydra,
     parse,
     refuse_imported_from,
     refuse_twice,
     without_hydra,
 )
-from mnist_bench.runs.folder import atomic_write, claim_folder
+from mnist_bench.runs.folder import RunFolder, atomic_write, claim_folder
 
 # Settings that a single run has no use for.
 SWEEPS = re.compile(r"\+*sweep\.")
@@ -42,7 +42,8 @@ class Preflight(Callback):
                 refuse_imported_from(config)
                 _refuse_sweep_settings(config, "give -m, and what is to vary.")
                 _find_own_modules(config, saved=False)
-                _try(without_hydra(config), config.hydra.runtime.choices)
+                with known_to_hydra(config):
+                    _try(without_hydra(config), config.hydra.runtime.choices)
                 config.hydra.run.dir = str(
                     claim_folder(Path(config.hydra.run.dir), "hydra.run.dir")
                 )
@@ -68,13 +69,10 @@ def _refusing() -> Iterator[None]:
     """End the process with one sentence; Hydra turns exceptions of callbacks into warnings."""
     try:
         yield
-    except BenchError as error:
-        sys.exit(str(error))
-    except HydraException as error:
-        sys.exit(explain(error))
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+    except Exception as error:
+        if (told := as_sentence(error)) is None:
+            traceback.print_exc()
+        sys.exit(told or 1)
 
 
 def _try(config: DictConfig, choices: Mapping[str, str]) -> None:
@@ -127,8 +125,8 @@ def _refuse_hidden(config_dir: Path) -> None:
 
 def _adopt_run(config: DictConfig) -> None:
     """Make `config` that of the run in `resume`, and Hydra's folder that run's folder."""
-    from mnist_bench.runs.checkpoint import epochs_begun, read_last
-    from mnist_bench.runs.folder import RunFolder
+    from mnist_bench.runs.checkpoint import epochs_begun, read_last, refuse_another_configuration
+    from mnist_bench.runs.records import read_command
 
     folder = RunFolder(config.resume)
     if seed := next(folder.path.glob(f"seed=*/{folder.last.relative_to(folder.path)}"), None):
@@ -171,7 +169,10 @@ def _adopt_run(config: DictConfig) -> None:
     for part in own_parts(checked):
         refuse_unknown_source(part, vouched)
     _try_checked(checked)
-    begun = epochs_begun(read_last(folder, lambda line: None))
+    read_command(folder)
+    last = read_last(folder, lambda line: None)
+    refuse_another_configuration(last, folder.last, checked, folder)
+    begun = epochs_begun(last)
     if saved.trainer.epochs < begun:
         raise ConfigError(
             f"trainer.epochs={saved.trainer.epochs} is less than {folder} has begun: give "

@@ -19,7 +19,8 @@ from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.models import build_network
 from mnist_bench.runs.checkpoint import (
     Content,
-    read_checkpoint,
+    fitting,
+    read_best,
     read_last,
     refuse_another_configuration,
 )
@@ -117,7 +118,8 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> TrainedNet
     image_shape = tuple(inputs["image_shape"])
     names = tuple(inputs["class_names"])
     network = build_network(config.model, len(names), image_shape)
-    network.load_state_dict(weights)
+    with fitting(run.last):
+        network.load_state_dict(weights)
     scaling = PixelScaling(inputs["offset"], inputs["divisor"])
     return TrainedNetwork(config, network.eval(), scaling, image_shape, names, when)
 
@@ -127,12 +129,7 @@ def _tested_weights(run: RunFolder, last: Content) -> tuple[dict[str, Tensor], s
     position = last["position"]
     tested = read_summary(run.path).get("tested_epoch")
     if tested is not None and tested != len(position["history"]):
-        best = read_checkpoint(run.best)
-        if best["epoch"] != tested:
-            raise DataError(
-                f"{run.best} has the weights of epoch {best['epoch']}, and {run.summary} says that "
-                f"epoch {tested} was tested: they are of two runs."
-            )
+        best = read_best(run, tested)
         return best["network"], f"as of epoch {tested}"
     weights = last["average"] or last["network"]
     if position["step"]:

@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mnist_bench.config.identity import computed, digest, identity
-from mnist_bench.config.schema import TestWeights, TrainConfig, Validation
+from mnist_bench.config.schema import LossConfig, TestWeights, TrainConfig, Validation
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import ConfigError, DataError
+from mnist_bench.errors import ConfigError
 from mnist_bench.kernels import why_portable
 from mnist_bench.loggers.base import RunInfo
 from mnist_bench.loggers.console import format_seconds
@@ -18,7 +17,8 @@ from mnist_bench.models import count_parameters
 from mnist_bench.runs.checkpoint import (
     Content,
     copied,
-    read_checkpoint,
+    fitting,
+    read_best,
     read_last,
     refuse_another_configuration,
     restore_training,
@@ -28,8 +28,11 @@ from mnist_bench.runs.checkpoint import (
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.prepare import prepare
 from mnist_bench.runs.records import (
+    Command,
+    doubt,
     epoch_figures,
     provenance,
+    read_command,
     test_figures,
     write_metrics,
     write_predictions,
@@ -80,7 +83,8 @@ class Run:
         if self.config.resume is not None:
             last = read_last(self.folder, self.announce)
             refuse_another_configuration(last, self.folder.last, self.config, self.folder)
-            restore_training(last, self.learner, self.position)
+            with fitting(self.folder.last):
+                restore_training(last, self.learner, self.position)
             self._repair_records(last.get("best"))
         elif self.folder.holds_a_run:
             raise ConfigError(
@@ -94,9 +98,13 @@ class Run:
         It may have been killed right after that was written, or had ended and is given more epochs.
         `best` are the weights that the checkpoint has beside those of its moment, if any.
         """
+        history = self.position.history
+        on_disk = best is None and bool(history) and not self.stands_at_its_best()
+        if on_disk and not self.tests_last_weights():
+            self._read_best(best_record(history)["epoch"], len(history))
         for ended in (self.folder.summary, self.folder.predictions):
             ended.unlink(missing_ok=True)
-        write_metrics(self.folder, self.position.history)
+        write_metrics(self.folder, history)
         if self.stands_at_its_best():
             best = self._weights()
         if best is not None:
@@ -112,7 +120,7 @@ class Run:
             folder=self.folder.path,
             name=self.folder.path.name,
             settings=flatten(self.config),
-            overrides=self._overrides(),
+            overrides=self.command.overrides,
             layers=layers,
             splits=self.splits,
             history=self.position.history,
@@ -181,16 +189,20 @@ class Run:
         figures, logits = self.learner.evaluate(self.splits.test, "test")
         write_predictions(self.folder, logits, self.splits.test.labels)
         tested = test_figures(figures, logits, self.splits.test.labels)
-        return self.summarise(status, record, tested)
+        warning = doubt(
+            tested,
+            self.splits.test.labels,
+            self.splits.num_classes,
+            isinstance(self.config.loss, LossConfig),
+            "lower optimizer.lr, or train longer"
+            if self.position.history
+            else "see whether data.scaling, and the file, are right for it",
+        )
+        return self.summarise(status, record, {**tested, "warning": warning})
 
-    def _read_best(self, epoch: int) -> Content:
-        best = read_checkpoint(self.folder.best)
+    def _read_best(self, epoch: int, trained: int | None = None) -> Content:
+        best = read_best(self.folder, epoch, trained)
         refuse_another_configuration(best, self.folder.best, self.config, self.folder)
-        if best["epoch"] != epoch:
-            raise DataError(
-                f"{self.folder.best} has the weights of epoch {best['epoch']}, and epoch {epoch} "
-                f"was the best: they are of two runs."
-            )
         return best
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -211,14 +223,13 @@ class Run:
     ) -> dict[str, Any]:
         """Return the content of summary.json; figures that there are none of (yet) are null."""
         config, history, splits = self.config, self.position.history, self.splits
-        hydra = self._hydra()
         seconds = sum(r["seconds"] for r in history)
         parts = ("train", "val", "test")
         keys = [f"{part}_{key}" for part in parts for key in ("loss", "accuracy")]
         return {
             "status": status,
             "model": config.model.name,
-            "experiment": hydra.runtime.choices.get("experiment"),
+            "experiment": self.command.experiment,
             "dataset": config.data.name,
             "seed": config.seed,
             "imported_from": config.imported_from,
@@ -228,7 +239,7 @@ class Run:
             "best_epoch": best_record(history)["epoch"] if history else None,
             "tested_epoch": record["epoch"] if record else None,
             "validation": config.data.validation.name,
-            **dict.fromkeys([*keys, "test_errors"]),
+            **dict.fromkeys([*keys, "test_errors", "warning"]),
             **(epoch_figures(record) if record else {}),
             **figures,
             "train_images": len(splits.train),
@@ -242,19 +253,15 @@ class Run:
             "compiled": self.learner.compiled is not None,
             "kernels": self.learner.kernels,
             **self.provenance,
-            "overrides": self._overrides(),
+            "overrides": self.command.overrides,
             "digest": digest(computed(flatten(config))),
             "config": flatten(config),
         }
 
-    def _hydra(self) -> Any:
-        return OmegaConf.load(self.folder.hydra).hydra
-
-    def _overrides(self) -> list[str]:
-        """Return those of the command line as they were given, `${...}` included."""
-        lines = OmegaConf.to_container(self._hydra().overrides.task, resolve=False)
-        assert isinstance(lines, list)
-        return lines
+    @cached_property
+    def command(self) -> Command:
+        """What the command line of the run's first start was."""
+        return read_command(self.folder)
 
     # --- What is said -------------------------------------------------------------------------
 
