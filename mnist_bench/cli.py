@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mnist_bench import __version__
-from mnist_bench.errors import BenchError
+from mnist_bench.launch.edge import as_sentence, guard_streams
 
 app = typer.Typer(
     help="Train image classifiers, exchange weights with Keras, reproduce publications.",
@@ -163,10 +163,13 @@ def reproduce(
 
 
 def main() -> None:
+    guard_streams()
     try:
         app(prog_name="mnist-bench")
-    except BenchError as error:
+    except Exception as error:
+        if (told := as_sentence(error)) is None:
+            raise
         from mnist_bench.loggers.console import print_error
 
-        print_error(str(error))
+        print_error(told)
         sys.exit(1)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from mnist_bench.config.explain import REFUSALS, explain
 from mnist_bench.config.schema import register_schemas
@@ -48,12 +48,3 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
     with open_dict(config):
         own = config.pop("hydra")
     return config, own
-
-
-def write_hydra_folder(folder: Path, config: DictConfig, own: DictConfig) -> None:
-    """Leave the `.hydra` that Hydra leaves in the folder of a run."""
-    hidden = folder / ".hydra"
-    hidden.mkdir(parents=True)
-    OmegaConf.save(config, hidden / "config.yaml")
-    OmegaConf.save(DictConfig({"hydra": own}), hidden / "hydra.yaml")
-    OmegaConf.save(own.overrides.task, hidden / "overrides.yaml")

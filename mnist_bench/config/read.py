@@ -23,7 +23,7 @@ from mnist_bench.config.schema import (
     Validation,
 )
 from mnist_bench.config.walk import leaves
-from mnist_bench.errors import ConfigError, DataError
+from mnist_bench.errors import ConfigError, DataError, naming
 
 # Where Hydra leaves a run's configuration in its folder.
 SAVED = Path(".hydra", "config.yaml")
@@ -123,10 +123,12 @@ def load_config(path: Path) -> DictConfig:
     """Read a run's saved configuration (`.hydra/config.yaml`) back under its schema.
 
     Raises:
-        DataError: the file does not hold the configuration of a run.
+        OSError: the file cannot be read.
+        DataError: it does not hold the configuration of a run.
     """
     try:
-        saved = OmegaConf.load(path)
+        with naming(path):
+            saved = OmegaConf.load(path)
         if not isinstance(saved, DictConfig):
             raise ValueError("it is not a mapping")
         _bring_up_to_date(saved)
@@ -138,7 +140,7 @@ def load_config(path: Path) -> DictConfig:
                 schema[group] = SCHEMAS[group][saved[group].name]
         merged = OmegaConf.merge(schema, saved)
     except (
-        *(OSError, OmegaConfBaseException, yaml.YAMLError),
+        *(OmegaConfBaseException, yaml.YAMLError),
         *(ValueError, KeyError, TypeError, AttributeError),
     ) as error:
         raise DataError(
@@ -159,10 +161,16 @@ def _bring_up_to_date(saved: DictConfig) -> None:
 
 
 def saved_choices(folder: Path) -> Mapping[str, str]:
-    """Return the files that were chosen when the run in `folder` began; nothing if none tells."""
+    """Return the files that were chosen when the run in `folder` began; nothing if none tells.
+
+    Raises:
+        OSError: the file that tells is there, and cannot be read.
+    """
+    path = folder / SAVED.with_name("hydra.yaml")
     try:
-        choices = OmegaConf.load(folder / SAVED.with_name("hydra.yaml")).hydra.runtime.choices
-    except (OSError, OmegaConfBaseException, yaml.YAMLError, AttributeError):
+        with naming(path):
+            choices = OmegaConf.load(path).hydra.runtime.choices
+    except (FileNotFoundError, OmegaConfBaseException, yaml.YAMLError, AttributeError):
         return {}
     return choices if isinstance(choices, DictConfig) else {}
 

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +15,12 @@ from omegaconf import DictConfig
 
 from mnist_bench import __version__
 from mnist_bench.config.compose import CONF, quoted
-from mnist_bench.config.explain import REFUSALS, explain
 from mnist_bench.config.help import register_help
 from mnist_bench.config.read import saved_choices, to_config
-from mnist_bench.config.schema import TrainConfig, register_schemas
-from mnist_bench.errors import BenchError, leave
+from mnist_bench.config.schema import register_schemas
+from mnist_bench.errors import leave
 from mnist_bench.launch.arguments import arrange
+from mnist_bench.launch.edge import as_sentence, guard_streams
 from mnist_bench.runs.folder import InUse, RunFolder
 from mnist_bench.training.interrupt import OutOfTime, StopRequest
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: what was asked for cannot be, failed or was interrupted; the code is the
             command's, and a sentence goes to stderr.
     """
+    guard_streams()
     if arguments is not None:
         sys.argv = [sys.argv[0], *arguments]  # where Hydra reads them
     if "--version" in sys.argv[1:]:
@@ -49,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.argv[1:] = arrange([_quoted_path(argument) for argument in sys.argv[1:]])
         with StopRequest() as stop, stop.at_once():
             _compose_and_run()
-    except BenchError as error:
-        leave(str(error))
-    except REFUSALS as error:
-        leave(explain(error))
+    except Exception as error:
+        if (told := as_sentence(error)) is None:
+            raise
+        leave(told)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 
@@ -69,33 +71,43 @@ def _compose_and_run(composed: DictConfig) -> float | None:
     from mnist_bench.loggers.console import print_error
     from mnist_bench.runs import session  # PyTorch: seconds that --help need not wait for
 
+    guard_streams()  # also where a launcher has started this process
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     if job.mode is RunMode.MULTIRUN:
-        return _run_of_a_sweep(to_config(composed, job.runtime.choices), folder)
+        return _run_of_a_sweep(composed, folder)
     try:
-        resumed = composed.resume is not None
-        choices = saved_choices(Path(composed.resume)) if resumed else job.runtime.choices
-        return session.carry_out(to_config(composed, choices), folder)
-    except BenchError as error:
-        print_error(str(error))
+        if composed.resume is not None:  # .hydra stays as the run's first start has left it
+            choices = saved_choices(Path(composed.resume))
+            return session.carry_out(to_config(composed, choices), folder)
+        config = to_config(composed, job.runtime.choices)
+        return session.carry_out(config, folder, composed=composed)
+    except Exception as error:
+        if (told := as_sentence(error)) is None:
+            raise
+        print_error(told)
         sys.exit(1)
 
 
-def _run_of_a_sweep(config: TrainConfig, folder: Path) -> float | None:
+def _run_of_a_sweep(composed: DictConfig, folder: Path) -> float | None:
     """Do what is missing of a run, and say at once if it fails: the others go on."""
     from mnist_bench.loggers.console import Screen, info, print_error
     from mnist_bench.runs import session
 
     if "BasicLauncher" not in HydraConfig.get().launcher._target_:
         Screen.beside = folder.name
+    config = to_config(composed, HydraConfig.get().runtime.choices)
     try:
-        return session.do_what_is_missing(config, folder)
+        return session.do_what_is_missing(config, folder, composed=composed)
     except (InUse, OutOfTime) as error:  # the same command goes on with it
         info(str(error))
         return None
     except Exception as error:
-        kind = "" if isinstance(error, BenchError) else f"{type(error).__name__}: "
-        log = os.path.relpath(RunFolder(folder).log)
-        print_error(f"{folder.name} failed: {kind}{error} See {log}.")
+        told = as_sentence(error) or f"{type(error).__name__}: {error}"
+        log = RunFolder(folder).log
+        see = f" See {os.path.relpath(log)}." if log.exists() else ""
+        print_error(f"{folder.name} failed: {told}{see}")
+        for cause in (error, error.__cause__):
+            if cause is not None:  # the next run may need the memory that its frames hold
+                traceback.clear_frames(cause.__traceback__)
         raise

@@ -16,15 +16,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from mnist_bench.config.compose import CONF, quoted
-from mnist_bench.config.explain import REFUSALS, explain
 from mnist_bench.config.identity import Role, changeable, role
 from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown_source, search_in
-from mnist_bench.config.read import SAVED, load_config, own_parts, saved_choices, to_config
+from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import BenchError, ConfigError, leave
+from mnist_bench.errors import ConfigError, leave
 from mnist_bench.launch.arguments import release
+from mnist_bench.launch.edge import as_sentence
 from mnist_bench.launch.sweeps.plan import (
+    known_to_hydra,
     parse,
     refuse_imported_from,
     refuse_twice,
@@ -44,7 +45,6 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
-            _refuse_unrecorded(config)
             if config.resume is None:
                 _try_checked(_read_new(config))
                 config.hydra.run.dir = str(claim_folder(Path(config.hydra.run.dir), RUN_DIR))
@@ -70,7 +70,6 @@ class Preflight(Callback):
             lines: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
             with read_write(config):
                 config.hydra.overrides.task = release(lines)
-            _refuse_unrecorded(config)
             _find_own_modules(config, saved=False)
             if _is_ours(config):
                 return
@@ -90,11 +89,9 @@ def _refusing() -> Iterator[None]:
     """End the process with one sentence; Hydra turns exceptions of callbacks into warnings."""
     try:
         yield
-    except BenchError as error:
-        leave(str(error))
-    except REFUSALS as error:
-        leave(explain(error))
-    except Exception:
+    except Exception as error:
+        if (told := as_sentence(error)) is not None:
+            leave(told)
         traceback.print_exc()
         sys.exit(1)
 
@@ -104,7 +101,8 @@ def _read_new(config: DictConfig) -> TrainConfig:
     refuse_imported_from(config)
     _refuse_sweep_settings(config, "give -m, and what is to vary.")
     _find_own_modules(config, saved=False)
-    return to_config(without_hydra(config), config.hydra.runtime.choices)
+    with known_to_hydra(config):
+        return to_config(without_hydra(config), config.hydra.runtime.choices)
 
 
 def _try_checked(checked: TrainConfig) -> None:
@@ -114,15 +112,6 @@ def _try_checked(checked: TrainConfig) -> None:
     from mnist_bench.runs.prepare import prepare
 
     prepare(checked, info)
-
-
-def _refuse_unrecorded(config: DictConfig) -> None:
-    """Refuse a run that would not have its settings where it is looked for."""
-    if (subdir := config.hydra.output_subdir) != SAVED.parent.name:
-        raise ConfigError(
-            f"hydra.output_subdir={subdir or 'null'} cannot be: a run has its settings in "
-            f"{SAVED.parent}, which it goes on by. Leave it out."
-        )
 
 
 def _refuse_sweep_settings(config: DictConfig, remedy: str) -> None:
@@ -186,12 +175,10 @@ def _begin_or_go_on(config: DictConfig) -> None:
             sys.exit(0)
         _try_checked(checked)
     config.hydra.run.dir = str(folder)
-    if folder.last.is_file() or folder.previous.is_file():
+    if folder.can_go_on:
         info(f"resume=auto goes on with {os.path.relpath(folder.path)}")
         _write_if_changed(config, checked, folder)
         config.resume = str(folder)
-        # The folder's own .hydra, with the overrides of its first start, stays.
-        config.hydra.output_subdir = None
     elif folder.config.is_file():
         folder.clear()
 
@@ -212,7 +199,8 @@ def _write_if_changed(config: DictConfig, checked: TrainConfig, folder: RunFolde
 
 def _adopt_run(config: DictConfig) -> None:
     """Make `config` that of the run in `resume`, and Hydra's folder that run's folder."""
-    from mnist_bench.runs.checkpoint import epochs_begun, read_last
+    from mnist_bench.runs.checkpoint import epochs_begun, read_last, refuse_another_configuration
+    from mnist_bench.runs.records import read_command
 
     folder = RunFolder(config.resume)
     if seed := next(folder.path.glob(f"seed=*/{folder.last.relative_to(folder.path)}"), None):
@@ -254,7 +242,10 @@ def _adopt_run(config: DictConfig) -> None:
     for part in own_parts(checked):
         refuse_unknown_source(part, vouched)
     _try_checked(checked)
-    begun = epochs_begun(read_last(folder, lambda line: None))
+    read_command(folder)
+    last = read_last(folder, lambda line: None)
+    refuse_another_configuration(last, folder.last, checked, folder)
+    begun = epochs_begun(last)
     if saved.trainer.epochs < begun:
         raise ConfigError(
             f"trainer.epochs={saved.trainer.epochs} is less than {folder} has begun: give "

@@ -1,7 +1,7 @@
 """What a logger is, and what it is told of a run."""
 
 import copy
-import warnings
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +10,10 @@ from typing import Any
 
 from mnist_bench.config.parts import Part
 from mnist_bench.data.splits import Splits
+from mnist_bench.errors import explain_file_error
 from mnist_bench.training.loop import EpochRecord
+
+hydras_log = logging.getLogger("mnist_bench")
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,12 @@ class Loggers:
                 del self.members[name]
                 with suppress(Exception):
                     logger.close()
-                warnings.warn(
-                    f"logger.{name} failed in {what}() and is left out from here on: "
-                    f"{type(error).__name__}: {error}",
-                    stacklevel=3,
+                hydras_log.warning(
+                    f"logger.{name} failed in {what}() and is left out from here on: {_why(error)}"
                 )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{explain_file_error(error, '' if error.filename else 'one of its files')}."
+    return f"{type(error).__name__}: {error}"

@@ -8,7 +8,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from mnist_bench.errors import wrapped
+from mnist_bench.errors import explain_file_error, wrapped
 from mnist_bench.models import LayerSummary
 from mnist_bench.training.loop import EpochRecord
 from mnist_bench.training.loop import Progress as Glance
@@ -24,6 +24,36 @@ from mnist_bench.training.loop import Progress as Glance
 hydras_log = logging.getLogger("mnist_bench")
 
 PLAIN_WIDTH = 100
+
+
+class LogFile(logging.FileHandler):
+    """train.log, which is not worth a run: of lines that it cannot take, the first is told."""
+
+    told = False
+
+    def __init__(self, filename: str):
+        super().__init__(filename, encoding="utf-8", delay=True)  # opened by the first line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say so, and begin anew with the next line: what waits to be written is in the way."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+        if not self.told:
+            self.told = True
+            told = explain_file_error(error, self.baseFilename)
+            print_error(f"{told}; the run goes on, and lines are missing there.")
 
 
 class Screen:
@@ -34,9 +64,12 @@ class Screen:
     beside: str | None = None
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        # Given its file, it draws tables with what the encoding of that has.
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
-            self.console = Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
+            self.console = Console(
+                file=sys.stdout, highlight=False, soft_wrap=True, width=PLAIN_WIDTH
+            )
 
     def line(self, text: str, style: str = "") -> None:
         name = f"{Screen.beside}: " if Screen.beside else ""

@@ -49,7 +49,7 @@ class TensorBoard(Logger):
         if run.history:
             self.epoch(run.history[-1])
         if not run.is_resumed:
-            settings = (run.folder / SAVED).read_text()
+            settings = (run.folder / SAVED).read_text("utf-8")
             self.writer.add_text("configuration", _verbatim(settings))
             self.writer.add_text("model", _verbatim(run.layers))
             self.writer.add_image("images/train", _grid(run.splits.train.images))

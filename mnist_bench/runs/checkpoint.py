@@ -11,8 +11,9 @@ import re
 import shlex
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,8 @@ from mnist_bench.config.identity import digest, identity
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import DataError
+from mnist_bench.errors import DataError, explain_file_error, naming
+from mnist_bench.runs.failures import is_out_of_memory
 from mnist_bench.runs.folder import RunFolder, atomic_write
 from mnist_bench.training.learner import Learner
 from mnist_bench.training.loop import Position
@@ -83,6 +85,8 @@ class CheckpointWriter:
         """Copy what the files are to hold, where it is, and begin to write them in this order."""
         failed = self.writing is not None and self.writing.exception() is not None  # waits for it
         missed = self.files if failed else {}
+        # First, as the new ones may rely on them.
+        missed = {path: content for path, content in missed.items() if path not in files}
         self.files = missed | copied(dict(files))
         beside = None
         if self.device.type == "cuda":  # the next steps need not wait for the way to the host
@@ -157,14 +161,18 @@ def read_checkpoint(path: Path) -> Content:
     """Return what a checkpoint holds, of an earlier format too.
 
     Raises:
+        OSError: the file cannot be read.
         DataError: the file is damaged, not a checkpoint of ours, or one of another version.
     """
-    try:
+    with naming(path):
         archive = path.read_bytes()
+    try:
         content = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
             raise ValueError("it holds no dict")
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise DataError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): "
             f"it is damaged or not one of ours; {begin_again(path)}"
@@ -198,19 +206,68 @@ def read_last(folder: RunFolder, announce: Callable[[str], None]) -> Content:
     """Return the last checkpoint of a run; if it is damaged, the one before, and say so.
 
     Raises:
-        DataError: neither can be read, or what there is is of another kind.
+        OSError: neither can be read.
+        DataError: neither is whole, or what there is is of another kind.
     """
     try:
         content, path = read_checkpoint(folder.last), folder.last
-    except DataError as error:
+    except (DataError, OSError) as error:
         if not folder.previous.is_file():
             raise
         content, path = read_checkpoint(folder.previous), folder.previous
-        reason = str(error).partition("; ")[0]
+        reason = explain_file_error(error) if isinstance(error, OSError) else str(error)
+        reason = reason.partition("; ")[0]
         announce(f"{reason}. Its predecessor is whole and is used: {folder.previous}")
-    if missing := [key for key in ("network", "optimizer", "position") if key not in content]:
-        raise DataError(f"{path} has no {missing[0]}: it is not what a run goes on from.")
+    _refuse_another_kind(content, path, ("network", "optimizer", "position"))
     return content
+
+
+def read_best(folder: RunFolder, epoch: int, trained: int | None = None) -> Content:
+    """Return the best weights of a run, which have to be those of `epoch`.
+
+    Where a run goes on after `trained` epochs, from a checkpoint before its last, they may be of a
+    later one, which comes again.
+
+    Raises:
+        OSError: they cannot be read.
+        DataError: the file is damaged, or holds something else.
+    """
+    best = read_checkpoint(folder.best)
+    _refuse_another_kind(best, folder.best, ("network", "epoch"))
+    comes_again = trained is not None and best["epoch"] > trained
+    if best["epoch"] != epoch and not comes_again:
+        raise DataError(
+            f"{folder.best} has the weights of epoch {best['epoch']}, and those of epoch {epoch} "
+            f"are needed: it is of another run; put back the right one, or start again."
+        )
+    return best
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Tell in a sentence that the content of a checkpoint is not of the network that takes it.
+
+    Raises:
+        DataError: names the file, and the first thing that does not fit.
+    """
+    try:
+        yield
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
+        first = " ".join(str(error).split()).partition(".")[0]
+        raise DataError(
+            f"{path} does not fit the network of this run ({type(error).__name__}: {first}): it "
+            f"is of another run; put back the right one, or start again."
+        ) from error
+
+
+def _refuse_another_kind(content: Content, path: Path, keys: Sequence[str]) -> None:
+    if missing := [key for key in keys if key not in content]:
+        raise DataError(
+            f"{path} has no {missing[0]}: it is another kind of file, under this name; put back "
+            f"the right one, or start the run again."
+        )
 
 
 def epochs_begun(last: Content) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from mnist_bench.config.read import SAVED
 from mnist_bench.config.schema import Keep
-from mnist_bench.errors import ConfigError
+from mnist_bench.errors import ConfigError, FileError, explain_file_error, naming
 
 
 @contextmanager
@@ -28,17 +29,19 @@ def atomic_write(path: Path, mode: str = "w", keep: Path | None = None) -> Itera
     removed. `keep` is where the old file then is.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written to.
+        OSError: the disk is full, or the folder cannot be written to; its `filename` is `path`.
     """
     beside = path.with_name(f"{path.name}.partial")
+    encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
     try:
-        with beside.open(mode, newline=None if "b" in mode else "") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            path.replace(keep)
-        beside.replace(path)
+        with naming(path):
+            with beside.open(mode, encoding=encoding, newline=newline) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                path.replace(keep)
+            beside.replace(path)
     except BaseException:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -102,7 +105,7 @@ class RunFolder:
 
         Raises:
             InUse: another process does, and who it is.
-            ConfigError: the folder cannot be written to.
+            FileError: the folder cannot be written to.
         """
         lock = FileLock(self.path / ".lock", timeout=LOCK_SECONDS, is_singleton=True)
         try:
@@ -110,8 +113,8 @@ class RunFolder:
         except Timeout:
             raise self._in_use() from None
         except (NotImplementedError, OSError) as error:
-            if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
-                raise ConfigError(f"{self} cannot be written to: {error}.") from error
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise FileError(f"{explain_file_error(error)}.") from error
             with self._owned_by_heartbeat():
                 yield
             return
@@ -121,7 +124,8 @@ class RunFolder:
             yield
         finally:
             if lock.lock_counter == 1:
-                self.owner.unlink(missing_ok=True)
+                with suppress(OSError):  # it is the lock that counts
+                    self.owner.unlink(missing_ok=True)
             lock.release()
 
     @contextmanager
@@ -136,6 +140,9 @@ class RunFolder:
                 json.dump(_this_process(), file)
         except FileExistsError:
             raise self._in_use() from None
+        except OSError:
+            self.owner.unlink(missing_ok=True)  # else it would count as alive
+            raise
         over = threading.Event()
 
         def beat() -> None:
@@ -150,7 +157,8 @@ class RunFolder:
         finally:
             over.set()
             heart.join()
-            self.owner.unlink(missing_ok=True)
+            with suppress(OSError):  # it will be found dead
+                self.owner.unlink(missing_ok=True)
 
     def is_in_use(self) -> bool:
         """Return whether a process works in the folder, as its lock tells.
@@ -213,7 +221,7 @@ def claim_folder(path: Path, key: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError(f"{key}={folder} cannot be made: {error.strerror}.") from error
+            raise _cannot_be_made(key, folder, error) from error
         return folder
     raise AssertionError
 
@@ -228,8 +236,26 @@ def make_folder(path: Path, key: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{key}={path} cannot be made: {error.strerror}.") from error
+        raise _cannot_be_made(key, path, error) from error
     return path
+
+
+def refuse_folder_that_cannot_be(path: Path, key: str) -> None:
+    """Refuse a folder that could not be made, by making another in its place and removing that.
+
+    Raises:
+        ConfigError: it cannot be made; `key` as for `claim_folder`.
+    """
+    path = _refuse_working_directory(path, key)
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=there))
+    except OSError as error:
+        raise _cannot_be_made(key, path, error) from error
+
+
+def _cannot_be_made(key: str, folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{explain_file_error(error, f'{key}={folder}', 'made')}.")
 
 
 def _refuse_working_directory(path: Path, key: str) -> Path:

@@ -19,6 +19,8 @@ from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.models import build_network
 from mnist_bench.runs.checkpoint import (
     Content,
+    fitting,
+    read_best,
     read_checkpoint,
     read_last,
     refuse_another_configuration,
@@ -117,7 +119,8 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> TrainedNet
     image_shape = tuple(inputs["image_shape"])
     names = tuple(inputs["class_names"])
     network = build_network(config.model, len(names), image_shape)
-    network.load_state_dict(weights)
+    with fitting(run.last if run.can_go_on else run.best):
+        network.load_state_dict(weights)
     scaling = PixelScaling(inputs["offset"], inputs["divisor"])
     return TrainedNetwork(config, network.eval(), scaling, image_shape, names, when)
 
@@ -138,13 +141,7 @@ def _tested_weights(run: RunFolder, saved: Content) -> tuple[dict[str, Tensor], 
             f"{run} was tested with the weights of epoch {tested}, and has those of epoch {epoch} "
             f"alone: its sweep kept no others (sweep.keep)."
         )
-    best = read_checkpoint(run.best)
-    if best["epoch"] != tested:
-        raise DataError(
-            f"{run.best} has the weights of epoch {best['epoch']}, and {run.summary} says that "
-            f"epoch {tested} was tested: they are of two runs."
-        )
-    return best["network"], f"as of epoch {tested}"
+    return read_best(run, tested)["network"], f"as of epoch {tested}"
 
 
 def _find_inputs(config: TrainConfig, weights: dict[str, Tensor]) -> dict[str, Any]:

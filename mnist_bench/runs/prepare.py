@@ -18,6 +18,7 @@ from mnist_bench.data.splits import Splits, split_images
 from mnist_bench.errors import ConfigError
 from mnist_bench.loggers.base import Logger
 from mnist_bench.models import build_network
+from mnist_bench.runs.failures import naming_the_batch
 from mnist_bench.runs.trial import has_own_parts, try_own_parts
 from mnist_bench.training.device import Placement, find_placement
 
@@ -36,7 +37,13 @@ def prepare(config: TrainConfig, announce: Callable[[str], None]) -> Prepared:
     Raises:
         ConfigError: the machine, the network or the split cannot be as configured.
         DataError: the image files are neither there nor to be had.
+        OutOfMemory: the images do not fit.
     """
+    with naming_the_batch(config):
+        return _prepare(config, announce)
+
+
+def _prepare(config: TrainConfig, announce: Callable[[str], None]) -> Prepared:
     placement = find_placement(config.trainer)
     for logger in config.logger.values():
         logger.find(Logger)

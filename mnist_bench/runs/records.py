@@ -1,25 +1,31 @@
 """What a run leaves as plain files: metrics.csv, predictions.npz and summary.json."""
 
+import copy
 import csv
 import json
+import math
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from mnist_bench import __version__
 from mnist_bench.config.identity import computed, digest
 from mnist_bench.config.read import SAVED, load_config, saved_choices, to_config
-from mnist_bench.config.walk import flatten
-from mnist_bench.errors import DataError
+from mnist_bench.config.walk import flatten, leaves
+from mnist_bench.errors import DataError, naming
 from mnist_bench.runs.folder import RunFolder, atomic_write
 from mnist_bench.training.loop import EpochRecord
 
@@ -61,7 +67,8 @@ def read_summary(folder: Path, digest: str | None = None) -> dict[str, Any]:
     """
     path = RunFolder(folder).summary
     try:
-        content = json.loads(path.read_text())
+        with naming(path):
+            content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise ValueError("it is not an object")
     except FileNotFoundError:
@@ -106,6 +113,59 @@ def saved_digest(folder: Path) -> str | None:
     return known
 
 
+@dataclass(frozen=True)
+class Command:
+    """What a run was started with."""
+
+    experiment: str | None
+    overrides: list[str]  # as they were given, `${...}` included
+
+
+def write_command(folder: RunFolder, config: DictConfig, hydra: DictConfig) -> None:
+    """Write `.hydra`: the configuration, Hydra's own, and the overrides of the command line.
+
+    Hydra does so itself unless hydra.output_subdir is null, but not each file whole or not at all.
+    `hydra` has its settings under that key.
+    """
+    settled = _without_reference_to_hydra(config)
+    files = {"config": settled, "hydra": hydra, "overrides": hydra.hydra.overrides.task}
+    folder.hydra.parent.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        with atomic_write(folder.hydra.with_name(f"{name}.yaml")) as file:
+            file.write(OmegaConf.to_yaml(content))
+
+
+def _without_reference_to_hydra(config: DictConfig) -> DictConfig:
+    """Return a copy with values in place of `${hydra:...}`, which is of this process alone."""
+    settled = copy.deepcopy(config)
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    for key, value, _ in leaves(plain):
+        if isinstance(value, str) and "${hydra:" in value:
+            OmegaConf.update(settled, key, OmegaConf.select(config, key))
+    return settled
+
+
+def read_command(folder: RunFolder) -> Command:
+    """Return what the run in a folder was first started with.
+
+    Raises:
+        OSError: `.hydra/hydra.yaml` cannot be read.
+        DataError: it is damaged.
+    """
+    try:
+        with naming(folder.hydra):
+            hydra = OmegaConf.load(folder.hydra).hydra
+        lines = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+        if not isinstance(lines, list):
+            raise ValueError("its overrides are no list")
+        return Command(hydra.runtime.choices.get("experiment"), [str(line) for line in lines])
+    except (yaml.YAMLError, OmegaConfBaseException, AttributeError, ValueError) as error:
+        raise DataError(
+            f"{folder.hydra} does not tell how this run was started: it is damaged; put back that "
+            f"of this run, or start again."
+        ) from error
+
+
 def epoch_figures(record: EpochRecord) -> dict[str, float]:
     """Return the training and validation figures of one epoch, as summary.json names them."""
     return {key: value for key, value in record.items() if key.startswith(("train_", "val_"))}
@@ -117,6 +177,30 @@ def test_figures(
     """Return the test figures, as summary.json names them."""
     errors = int((logits_NK.argmax(1) != labels_N.cpu()).sum())
     return {**{f"test_{name}": value for name, value in figures.items()}, "test_errors": errors}
+
+
+# A loss so many times that of a guess with even odds has gone astray.
+ASTRAY = 10
+
+
+def doubt(
+    figures: Mapping[str, float], labels_N: Tensor, classes: int, bounded: bool, remedy: str
+) -> str | None:
+    """Return in a sentence that a test went as if nothing had been learnt; None if it did not.
+
+    That is a loss far above ln(classes), which even odds have, or an accuracy that always naming
+    the most common class has, too, within two standard errors. Not every loss is `bounded` so.
+    """
+    images, accuracy, loss = len(labels_N), figures["test_accuracy"], figures["test_loss"]
+    share = int(labels_N.bincount().max()) / images
+    even = math.log(classes)
+    if bounded and not loss <= ASTRAY * even:
+        found = f"test loss of {loss:.3g} is far above that of a guess, {even:.2f}"
+    elif accuracy <= share + 2 * math.sqrt(share * (1 - share) / images):
+        found = f"test accuracy of {accuracy:.2%} is that of a guess, {share:.2%}"
+    else:
+        return None
+    return f"This network cannot be relied on: its {found}; {remedy}."
 
 
 def provenance() -> dict[str, Any]:

@@ -6,12 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mnist_bench.config.identity import computed, digest, identity
-from mnist_bench.config.schema import TestWeights, TrainConfig, Validation
+from mnist_bench.config.schema import LossConfig, TestWeights, TrainConfig, Validation
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import ConfigError, DataError
+from mnist_bench.errors import ConfigError
 from mnist_bench.kernels import why_portable
 from mnist_bench.loggers.base import RunInfo
 from mnist_bench.loggers.console import format_seconds
@@ -19,7 +17,8 @@ from mnist_bench.models import count_parameters
 from mnist_bench.runs.checkpoint import (
     Content,
     copied,
-    read_checkpoint,
+    fitting,
+    read_best,
     read_last,
     refuse_another_configuration,
     restore_training,
@@ -29,9 +28,12 @@ from mnist_bench.runs.checkpoint import (
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.prepare import prepare
 from mnist_bench.runs.records import (
+    Command,
+    doubt,
     epoch_figures,
     previous_of,
     provenance,
+    read_command,
     set_result_aside,
     test_figures,
     write_metrics,
@@ -83,7 +85,8 @@ class Run:
         if self.config.resume is not None:
             last = read_last(self.folder, self.announce)
             refuse_another_configuration(last, self.folder.last, self.config, self.folder)
-            restore_training(last, self.learner, self.position)
+            with fitting(self.folder.last):
+                restore_training(last, self.learner, self.position)
             self._repair_records(last.get("best"))
         elif self.folder.holds_a_run:
             raise ConfigError(
@@ -97,8 +100,12 @@ class Run:
         It may have been killed right after that was written, or had ended and is given more epochs.
         `best` are the weights that the checkpoint has beside those of its moment, if any.
         """
+        history = self.position.history
+        on_disk = best is None and bool(history) and not self.stands_at_its_best()
+        if on_disk and not self.tests_last_weights():
+            self._read_best(best_record(history)["epoch"], len(history))
         set_result_aside(self.folder)
-        write_metrics(self.folder, self.position.history)
+        write_metrics(self.folder, history)
         if self.stands_at_its_best():
             best = self._weights()
         if best is not None:
@@ -114,7 +121,7 @@ class Run:
             folder=self.folder.path,
             name=self.folder.path.name,
             settings=flatten(self.config),
-            overrides=self._overrides(),
+            overrides=self.command.overrides,
             layers=layers,
             splits=self.splits,
             history=self.position.history,
@@ -183,16 +190,20 @@ class Run:
         figures, logits = self.learner.evaluate(self.splits.test, "test")
         write_predictions(self.folder, logits, self.splits.test.labels)
         tested = test_figures(figures, logits, self.splits.test.labels)
-        return self.summarise(status, record, tested)
+        warning = doubt(
+            tested,
+            self.splits.test.labels,
+            self.splits.num_classes,
+            isinstance(self.config.loss, LossConfig),
+            "lower optimizer.lr, or train longer"
+            if self.position.history
+            else "see whether data.scaling, and the file, are right for it",
+        )
+        return self.summarise(status, record, {**tested, "warning": warning})
 
-    def _read_best(self, epoch: int) -> Content:
-        best = read_checkpoint(self.folder.best)
+    def _read_best(self, epoch: int, trained: int | None = None) -> Content:
+        best = read_best(self.folder, epoch, trained)
         refuse_another_configuration(best, self.folder.best, self.config, self.folder)
-        if best["epoch"] != epoch:
-            raise DataError(
-                f"{self.folder.best} has the weights of epoch {best['epoch']}, and epoch {epoch} "
-                f"was the best: they are of two runs."
-            )
         return best
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -225,7 +236,7 @@ class Run:
         return {
             "status": status,
             "model": config.model.name,
-            "experiment": self._hydra.runtime.choices.get("experiment"),
+            "experiment": self.command.experiment,
             "dataset": config.data.name,
             "seed": config.seed,
             "imported_from": config.imported_from,
@@ -235,7 +246,7 @@ class Run:
             "best_epoch": best_record(history)["epoch"] if history else None,
             "tested_epoch": record["epoch"] if record else None,
             "validation": config.data.validation.name,
-            **dict.fromkeys([*keys, "test_errors"]),
+            **dict.fromkeys([*keys, "test_errors", "warning"]),
             **(epoch_figures(record) if record else {}),
             **figures,
             "train_images": len(splits.train),
@@ -249,21 +260,15 @@ class Run:
             "compiled": self.learner.compiled is not None,
             "kernels": self.learner.kernels,
             **self.provenance,
-            "overrides": self._overrides(),
+            "overrides": self.command.overrides,
             "digest": digest(computed(flatten(config))),
             "config": flatten(config),
         }
 
     @cached_property
-    def _hydra(self) -> Any:
-        """Hydra's own settings of the run's first start; reading them takes longer than a step."""
-        return OmegaConf.load(self.folder.hydra).hydra
-
-    def _overrides(self) -> list[str]:
-        """Return those of the command line as they were given, `${...}` included."""
-        lines = OmegaConf.to_container(self._hydra.overrides.task, resolve=False)
-        assert isinstance(lines, list)
-        return lines
+    def command(self) -> Command:
+        """What the command line of the run's first start was."""
+        return read_command(self.folder)
 
     # --- What is said -------------------------------------------------------------------------
 

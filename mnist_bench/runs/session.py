@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from mnist_bench.config.identity import computed, digest
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
+from mnist_bench.errors import FileError, explain_file_error
 from mnist_bench.loggers.base import Logger, Loggers, Pruned
 from mnist_bench.loggers.console import (
     Screen,
@@ -24,18 +27,22 @@ from mnist_bench.loggers.console import (
 )
 from mnist_bench.models import count_parameters, summarise
 from mnist_bench.runs.checkpoint import CheckpointWriter, resume_command, write_checkpoint
+from mnist_bench.runs.failures import naming_the_batch
 from mnist_bench.runs.folder import RunFolder
-from mnist_bench.runs.records import read_summary, write_metrics
+from mnist_bench.runs.records import read_summary, write_command, write_metrics
 from mnist_bench.runs.run import Run
 from mnist_bench.training.interrupt import OutOfTime, Stopped, StopRequest
 from mnist_bench.training.learner import count_steps
 from mnist_bench.training.loop import best_record, is_over, train
 
 
-def do_what_is_missing(config: TrainConfig, path: Path, *watching: Logger) -> float:
+def do_what_is_missing(
+    config: TrainConfig, path: Path, *watching: Logger, composed: DictConfig
+) -> float:
     """Carry out a run that may have been begun, or completed, by an earlier command.
 
-    `watching` are told of it besides the loggers that are configured.
+    `watching` are told of it besides the loggers that are configured; `composed` is as for
+    `carry_out`.
 
     Raises:
         InUse: another process works on it.
@@ -51,28 +58,39 @@ def do_what_is_missing(config: TrainConfig, path: Path, *watching: Logger) -> fl
             config = replace(config, resume=str(path))
         else:
             folder.clear()
-        val_loss = carry_out(config, path, *watching)
+        val_loss = carry_out(config, path, *watching, composed=composed)
         folder.keep(config.sweep.keep)
         return val_loss
 
 
-def carry_out(config: TrainConfig, path: Path, *watching: Logger) -> float:
+def carry_out(
+    config: TrainConfig, path: Path, *watching: Logger, composed: DictConfig | None = None
+) -> float:
     """Train, validate, test, and leave the records in the folder `path`.
 
     Returns the validation loss of the weights that were tested.
 
-    The folder exists and has Hydra's `.hydra`. With `config.resume` it is that run's folder.
+    The folder exists, and with `config.resume` is that run's. Its `.hydra` is written from
+    `composed`, the configuration as Hydra has composed it; without, it is there already.
 
     Raises:
         BenchError: the run cannot begin, or cannot go on, which summary.json then says.
+        OSError: a file cannot be read or written before the run begins.
         Pruned: one of `watching` has ended it; it can be resumed.
         Stopped: a signal or the time ended the run; it can be resumed. It is a SystemExit.
     """
     folder, screen = RunFolder(path), Screen()
-    with StopRequest(config.trainer.max_seconds) as stop, folder.owned():
+    with (
+        StopRequest(config.trainer.max_seconds) as stop,
+        folder.owned(),
+        naming_the_batch(config),
+    ):
         with stop.at_once():
             run, made = Run(config, folder, info), Loggers(config.logger, watching)
             run.open()
+            if composed is not None:
+                hydra: Any = HydraConfig.instance().cfg
+                write_command(folder, composed, hydra)
         with recording_the_end(run, screen, stop), closing(made) as loggers:
             fit(run, screen, loggers, stop)
             with stop.at_once():
@@ -80,6 +98,8 @@ def carry_out(config: TrainConfig, path: Path, *watching: Logger) -> float:
             loggers.end(summary)
             run.finish(summary)
         screen.table(closing_table(run.closing_rows(summary)))
+        if summary["warning"]:
+            screen.line(summary["warning"], style="bold red")
         stop.check_signal()
     return float(summary["val_loss"])
 
@@ -150,9 +170,14 @@ def saved_if_stopped(run: Run) -> Iterator[None]:
 
 @contextmanager
 def recording_the_end(run: Run, screen: Screen, stop: StopRequest) -> Iterator[None]:
-    """Leave a summary.json that tells a stopped or failed run, and say how to go on."""
+    """Leave a summary.json that tells a stopped or failed run, and say how to go on.
+
+    Raises:
+        FileError: a file could not be read or written; says how to go on when that is put right.
+    """
     try:
-        yield
+        with naming_the_batch(run.config):
+            yield
     except (SystemExit, KeyboardInterrupt) as end:
         if not run.folder.summary.exists():
             run.interrupt()
@@ -163,19 +188,37 @@ def recording_the_end(run: Run, screen: Screen, stop: StopRequest) -> Iterator[N
         raise
     except Exception as error:
         screen.log_failure(error)
-        if not run.folder.summary.exists():
-            run.fail(error)
+        told = _told(run, error)
+        with suppress(OSError):  # what ended the run may prevent this, too
+            if not run.folder.summary.exists():
+                run.fail(told)
         if stop.signal_number is not None:  # which ends the process, and no more is said
-            print_error(str(error))
-        raise
+            print_error(str(told))
+        if told is error:
+            raise
+        raise told from error
 
 
 def _tell_how_to_go_on(run: Run, screen: Screen, stopped: str) -> None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return  # the sweep does
     if run.folder.last.exists():
-        folder = Path(os.path.relpath(run.folder.path))
-        command = resume_command(folder, config_dirs(HydraConfig.get().runtime))
-        screen.line(f"{stopped}. To go on: {command}")
+        screen.line(f"{stopped}. To go on: {_command(run)}")
     else:
         screen.line(f"{stopped} before anything was saved.")
+
+
+def _command(run: Run) -> str:
+    """Return the command line that goes on with a run."""
+    folder = Path(os.path.relpath(run.folder.path))
+    return resume_command(folder, config_dirs(HydraConfig.get().runtime))
+
+
+def _told(run: Run, error: Exception) -> Exception:
+    """Return an error as its user is told it: of a file, with how to go on once it is mended."""
+    if not isinstance(error, OSError):
+        return error
+    then = "give the same command again"
+    if run.folder.can_go_on and HydraConfig.get().mode is not RunMode.MULTIRUN:
+        then = f"go on with {_command(run)}"
+    return FileError(f"{explain_file_error(error)}, then {then}.")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnist_bench.config.schema import TrainerConfig
+from mnist_bench.config.schema import Precision, TrainerConfig
 from mnist_bench.data.splits import Splits, epoch_order
 from mnist_bench.errors import TrainingError
 from mnist_bench.training.graphs import Stepper
@@ -121,7 +121,7 @@ def train(
         if position.step > first:
             stop.check(validating * position.seconds)
         validation, _ = learner.evaluate(splits.validation, "val")
-        _check_finite(validation, f"in the validation after epoch {position.epoch}")
+        _check_finite(validation, f"in the validation after epoch {position.epoch}", learner)
         record = _record(training, averages, validation)
         position.history.append(record)
         position.epoch, position.step, position.seconds = position.epoch + 1, 0, 0.0
@@ -152,7 +152,7 @@ def train_epoch(
         steps = f"steps {seen + 1} to {position.step}"
         if position.step == seen + 1:
             steps = f"step {position.step}"
-        _check_finite(averages, f"in epoch {position.epoch}, {steps}")
+        _check_finite(averages, f"in epoch {position.epoch}, {steps}", learner)
         return averages
 
     for batch_N in batches[position.step :]:
@@ -197,10 +197,11 @@ def _record(
     }
 
 
-def _check_finite(averages: dict[str, float], where: str) -> None:
+def _check_finite(averages: dict[str, float], where: str, learner: Learner) -> None:
     loss = averages["loss"]
     if not math.isfinite(loss):
-        raise TrainingError(
-            f"The loss became {loss} {where}: lower optimizer.lr, set trainer.clip_norm, or, in "
-            f"another precision, use trainer.precision=fp32."
-        )
+        clip = "set" if learner.clip_norm is None else "lower"
+        remedies = ["lower optimizer.lr", f"{clip} trainer.clip_norm"]
+        if learner.placement.precision is not Precision.fp32:
+            remedies.append("train anew with trainer.precision=fp32")
+        raise TrainingError(f"The loss became {loss} {where}: {', or '.join(remedies)}.")

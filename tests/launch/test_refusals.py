@@ -6,9 +6,10 @@ import shutil
 import pytest
 import torch
 
+import mnist_bench
 from mnist_bench.errors import DataError
 from mnist_bench.runs.checkpoint import read_checkpoint, write_checkpoint
-from tests.support.train_command import run_train
+from tests.support.train_command import read_summary, run_train
 
 # No mirror and no package index can be reached through this.
 OFFLINE = {
@@ -58,6 +59,12 @@ REFUSED = [
         ["trainer.batch_size=64", "129 training images"],
     ),
     (["hydra.run.dir=/proc/run"], ["/proc/run cannot be made"]),
+    (
+        ["-m", "seed=0,1", "sweep.dry_run=true", "hydra.sweep.dir=/proc/sweep"],
+        ["hydra.sweep.dir=/proc/sweep cannot be made"],
+    ),
+    (["optimizer=null"], ["optimizer=null"]),
+    (["data=null"], ["data=null"]),
     (["resume=nowhere"], ["resume=nowhere", "checkpoints/last.pt"]),
     pytest.param(
         ["trainer.gpus=1"], ["trainer.gpus=1", "CUDA", "trainer.gpus=0"], marks=without_cuda
@@ -163,3 +170,34 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path):
         read_checkpoint(file)
     write_checkpoint(file, {"network": {}})
     assert read_checkpoint(file)["network"] == {}
+
+
+def test_what_refers_to_hydra_or_to_another_setting_is_trained_and_gone_on_with(
+    tmp_path, mnist_root
+):
+    """Though a later process has another Hydra, and none once the run is only looked at."""
+    (tmp_path / "data").symlink_to(mnist_root)
+    quick = ("data.limit=200", "trainer.epochs=1", "trainer.gpus=0", "logger=none")
+    refers = ("data.root=${hydra:runtime.cwd}/data", "trainer.batch_size=${data.limit}")
+    more = ("seed=${trainer.epochs}", "hydra.output_subdir=null", "hydra.run.dir=run")
+    process = run_train(*quick, *refers, *more, cwd=tmp_path, data_root=tmp_path)
+    assert process.returncode == 0, process.stderr
+    summary = read_summary(tmp_path / "run")
+    assert summary["config"]["data.root"] == str(tmp_path / "data")
+    assert (summary["config"]["trainer.batch_size"], summary["seed"]) == (200, 1)
+    assert {*refers, "seed=${trainer.epochs}"} <= {*summary["overrides"]}
+    again = run_train("resume=run", "trainer.epochs=2", cwd=tmp_path, data_root=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert mnist_bench.load(tmp_path / "run").config.trainer.batch_size == 200
+
+
+def test_a_run_of_a_sweep_may_refer_to_its_number(tmp_path, mnist_root):
+    tiny = ("data.limit=200", "trainer.epochs=1", "trainer.gpus=0", "logger=none")
+    command = ("-m", *tiny, "model.kernel_size=3,5", "seed=${hydra:job.num}", "sweep.name=s")
+    process = run_train(*command, cwd=tmp_path, data_root=mnist_root)
+    assert process.returncode == 0, process.stderr
+    runs = tmp_path / "outputs" / "sweeps" / "s"
+    seeds = {read_summary(runs / f"model.kernel_size={n}")["seed"] for n in (3, 5)}
+    assert seeds == {0, 1}
+    again = run_train(*command, cwd=tmp_path, data_root=mnist_root)
+    assert again.returncode == 0 and "epoch" not in again.stdout

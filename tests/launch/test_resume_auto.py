@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_bench.config.compose import compose, write_hydra_folder
+from mnist_bench.config.compose import compose
 from mnist_bench.config.identity import computed, digest
 from mnist_bench.config.read import to_config
 from mnist_bench.config.walk import flatten
@@ -19,6 +19,7 @@ from mnist_bench.runs import records
 from mnist_bench.runs.checkpoint import read_checkpoint
 from mnist_bench.runs.folder import RunFolder
 from tests.support import stopping
+from tests.support.config_files import write_hydra_folder
 from tests.support.train_command import environment, read_summary, run_train, started
 
 TINY = (

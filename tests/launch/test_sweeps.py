@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 
@@ -289,6 +290,25 @@ def test_a_run_that_cannot_go_on_fails_the_sweep(tmp_path, mnist_root):
     process = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1", status=1)
     assert process.stderr.startswith("seed=0 failed: ")
     assert "1 of 2 runs are completed, 1 failed. To go on: " in process.stdout
+
+
+def test_a_damaged_summary_fails_its_run_and_hides_no_other(tmp_path, mnist_root):
+    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
+    named = tmp_path / "outputs" / "sweeps" / "named"
+    before = when_trained(named)
+    (named / "seed=0" / "summary.json").write_text("{")
+    process = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1,2", status=1)
+    (sentence,) = process.stderr.splitlines()
+    assert sentence.startswith("seed=0 failed: ") and "summary.json is damaged" in sentence
+    assert "2 of 3 runs are completed, 1 failed. To go on: " in process.stdout
+    after = when_trained(named)
+    assert {*after} == {"seed=0", "seed=1", "seed=2"}
+    assert all(after[name] == before[name] for name in before)
+    command = [*COMMAND[:-1], "status", "named"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode == 0 and "summary.json is damaged" in told.stderr
+    for row in ("seed=0 +failed", "seed=1 +completed", "seed=2 +completed"):
+        assert re.search(row, told.stdout)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"jobs": {}}', '{"jobs": [1]}', "null"])

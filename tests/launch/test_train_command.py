@@ -229,6 +229,7 @@ def test_a_failed_run_says_so_in_its_summary(tmp_path, mnist_root):
     assert process.returncode == 1
     assert "Traceback" not in process.stderr
     assert re.search(r"^The loss became \w+ in epoch 1, step", process.stderr, re.M)
+    assert "lower optimizer.lr, or set trainer.clip_norm." in process.stderr  # fp32 it is
     summary = read_summary(tmp_path / "run")
     assert summary["status"] == "failed"
     assert summary["test_accuracy"] is None

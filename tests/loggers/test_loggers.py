@@ -1,5 +1,6 @@
 """What loggers are told, several at once, none, one that fails, and Weights & Biases offline."""
 
+import logging
 import struct
 import sys
 
@@ -10,6 +11,7 @@ from wandb.proto import wandb_internal_pb2
 from mnist_bench.config.parts import Part
 from mnist_bench.errors import ConfigError
 from mnist_bench.loggers.base import Logger, Loggers
+from mnist_bench.loggers.console import LogFile
 from mnist_bench.loggers.wandb import WandB
 from tests.support.train_command import read_summary, run_train
 
@@ -68,12 +70,37 @@ def test_several_are_told_everything_in_order() -> None:
     assert [what for what, _ in told] == twice
 
 
-def test_one_that_fails_is_left_out_with_a_warning_and_the_others_go_on() -> None:
+def test_one_that_fails_is_left_out_with_a_warning_and_the_others_go_on(caplog) -> None:
     loggers = Loggers({"bad": part("bad", fails="epoch"), "good": part("good")})
-    with pytest.warns(UserWarning, match=r"logger\.bad failed in epoch\(\) .*OSError: no room"):
-        tell(loggers)
+    tell(loggers)
+    (told_once,) = [record.getMessage() for record in caplog.records]
+    assert told_once.startswith("logger.bad failed in epoch() and is left out from here on: ")
+    assert "no room" in told_once
     bad, good = ["start", "epoch", "close"], ["start", "epoch", "end", "close"]
     assert [what for what, _ in told] == [bad[0], good[0], *bad[1:], *good[1:]]
+
+
+def test_a_log_that_takes_no_line_says_so_once_and_takes_the_next(tmp_path, capsys) -> None:
+    """As when its folder is gone for a while, or its disk full."""
+    file = tmp_path / "folder" / "train.log"
+    handler = LogFile(str(file))
+    for number in range(4):
+        if number == 2:
+            file.parent.mkdir()
+        handler.handle(logging.makeLogRecord({"msg": f"строка {number}"}))
+    handler.close()
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert str(file) in sentence and "is gone: put that back; the run goes on" in sentence
+    assert file.read_text("utf-8").splitlines() == ["строка 2", "строка 3"]
+
+
+def test_a_full_disk_fails_the_log_no_sooner_than_the_run(capsys) -> None:
+    handler = LogFile("/dev/full")
+    for _ in range(3):
+        handler.handle(logging.makeLogRecord({"msg": "a line"}))
+    handler.close()
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "/dev/full cannot be written, as the disk is full: free some space; the run" in sentence
 
 
 def test_what_it_is_told_it_cannot_change() -> None:

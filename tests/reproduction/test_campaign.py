@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_bench.config.compose import compose, write_hydra_folder
+from mnist_bench.config.compose import compose
 from mnist_bench.errors import ConfigError
 from mnist_bench.reproduction import campaign
 from mnist_bench.reproduction.comparisons import QUESTIONS, compare
@@ -31,6 +31,7 @@ REPRODUCE_ENDLESSLY = f"""
 import sys
 from pathlib import Path
 from mnist_bench.reproduction.reproduce import reproduce
+from tests.support.config_files import write_hydra_folder
 sys.exit(reproduce(["cnn5x5_single"], runs=Path("runs"), gpus="0", overrides={ENDLESS}))
 """
 # By filelock, as another program might: the locks have to be of one kind.

@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mnist_bench.config.compose import compose, write_hydra_folder
+from mnist_bench.config.compose import compose
 from mnist_bench.errors import DataError
 from mnist_bench.reproduction.evidence import (
     choose,
@@ -22,6 +22,7 @@ from mnist_bench.reproduction.evidence import (
 )
 from mnist_bench.reproduction.plan import recipe
 from mnist_bench.reproduction.reproduce import reproduce
+from tests.support.config_files import write_hydra_folder
 
 METRICS = (
     "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,seconds,images_per_second"

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_bench.config.compose import compose, write_hydra_folder
+from mnist_bench.config.compose import compose
 from mnist_bench.config.read import to_config
 from mnist_bench.runs.session import carry_out
 from mnist_bench.training import metrics
 from mnist_bench.training.metrics import Metric
+from tests.support.config_files import write_hydra_folder
 
 
 def test_a_metric_of_the_table_is_a_column_a_key_and_a_tag(tmp_path, mnist_root, monkeypatch):

@@ -86,6 +86,24 @@ def test_what_could_not_be_written_once_is_written_with_the_next(tmp_path):
     assert read_checkpoint(RunFolder(tmp_path).best)["epoch"] == 1
 
 
+def test_best_weights_that_were_missed_are_written_before_the_next_checkpoint(
+    tmp_path, monkeypatch
+):
+    """A run that is killed between the two may go on from the first, which relies on them."""
+    folder, written, fail = RunFolder(tmp_path), [], [True]
+
+    def write_but_once(path, content):
+        if path == folder.best and fail and fail.pop():
+            raise OSError(28, "No space left on device")
+        written.append((path.name, content["epoch"]))
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", write_but_once)
+    with CheckpointWriter(CPU) as writer:
+        writer.write({folder.last: {"epoch": 1}, folder.best: {"epoch": 1}})
+        writer.write({folder.last: {"epoch": 2}})
+    assert written == [("last.pt", 1), ("best.pt", 1), ("last.pt", 2)]
+
+
 def test_what_ends_a_training_is_told_before_a_checkpoint_that_failed(tmp_path):
     (tmp_path / "checkpoints").write_text("a file, where a folder should be")
     with pytest.raises(Interrupted), CheckpointWriter(CPU) as writer:  # noqa: PT012

@@ -111,8 +111,8 @@ def signal_after_a_run(signal_number: int) -> None:
     """Send a signal between the runs of a sweep, when one has ended."""
     carry_out = session.carry_out
 
-    def and_send(*arguments: Any) -> float:
-        found = carry_out(*arguments)
+    def and_send(*arguments: Any, **named: Any) -> float:
+        found = carry_out(*arguments, **named)
         send(signal_number)
         return found
 

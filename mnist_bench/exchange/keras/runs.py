@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from mnist_bench.config.compose import compose, write_hydra_folder
+from omegaconf import DictConfig
+
+from mnist_bench.config.compose import compose
 from mnist_bench.config.read import to_config
 from mnist_bench.errors import ConfigError
 from mnist_bench.exchange.keras.layers import fill_from_keras, to_keras
@@ -16,9 +18,9 @@ from mnist_bench.loggers.base import Loggers
 from mnist_bench.loggers.console import as_text, info, layers_table
 from mnist_bench.models import ConvNet, summarise
 from mnist_bench.runs.checkpoint import write_checkpoint
-from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.folder import RunFolder, make_folder
 from mnist_bench.runs.load import load
-from mnist_bench.runs.records import write_metrics
+from mnist_bench.runs.records import write_command, write_metrics
 from mnist_bench.runs.run import Run, describe_test
 
 
@@ -51,10 +53,8 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
     if run.learner.average is not None:
         run.learner.average.begin_anew(network)
 
-    try:
-        write_hydra_folder(folder, composed, hydra)
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be made: {error.strerror}.") from error
+    make_folder(folder, "--out")
+    write_command(run.folder, composed, DictConfig({"hydra": hydra}))
     for path, checkpoint in run.checkpoints().items():
         write_checkpoint(path, checkpoint)
     write_metrics(run.folder, [])
@@ -67,7 +67,8 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
         )
         loggers.end(summary)
     run.finish(summary)
-    return f"Accuracy on the test images of {config.data.name}: {describe_test(summary)}"
+    told = f"Accuracy on the test images of {config.data.name}: {describe_test(summary)}"
+    return "\n".join(filter(None, (told, summary["warning"])))
 
 
 def export_run(folder: Path, file: Path) -> str:

@@ -177,7 +177,8 @@ class Search:
         try:
             runtime = HydraConfig.get().runtime
             config = to_config(composed, runtime.choices)
-            return session.do_what_is_missing(config, Path(runtime.output_dir), *self.watching)
+            folder = Path(runtime.output_dir)
+            return session.do_what_is_missing(config, folder, *self.watching, composed=composed)
         except Exception as error:
             return error
 

@@ -8,12 +8,14 @@ change.
 import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
 from hydra.errors import ConfigCompositionException
@@ -218,10 +220,28 @@ def _set(config: DictConfig, line: str) -> None:
         raise ConfigCompositionException(f"Error merging override {line}") from error
 
 
-def compose_job(config_name: str, job: Job, hydra_lines: Sequence[str]) -> TrainConfig:
-    """Return the checked configuration of a job as Hydra composes it when it is launched."""
+def compose_job(
+    config_name: str, job: Job, hydra_lines: Sequence[str], number: int = 0
+) -> TrainConfig:
+    """Return the checked configuration of a job as Hydra composes it when it is launched.
+
+    `number` is its place in the sweep, for those to whom it makes a difference.
+    """
     composed = _compose(config_name, [*job.overrides, *hydra_lines])
-    return to_config(without_hydra(composed), composed.hydra.runtime.choices)
+    composed.hydra.job.num = number
+    with known_to_hydra(composed):
+        return to_config(without_hydra(composed), composed.hydra.runtime.choices)
+
+
+@contextmanager
+def known_to_hydra(composed: DictConfig) -> Iterator[None]:
+    """Have `${hydra:...}` mean this configuration, as it does once Hydra has launched it."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(copy.deepcopy(composed))  # which may be changed no more
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -245,9 +265,10 @@ def _compose_all(
 ) -> list[Job]:
     """Return the jobs each composed for itself, as where a value may refer to another."""
     jobs = []
-    for varied in itertools.product(*(axis.lines() for axis in axes)):
+    for number, varied in enumerate(itertools.product(*(axis.lines() for axis in axes))):
         job = Job(varied, shared, {})
-        jobs.append(replace(job, settings=flatten(compose_job(config_name, job, hydra_lines))))
+        settings = flatten(compose_job(config_name, job, hydra_lines, number))
+        jobs.append(replace(job, settings=settings))
     _refuse_alike(jobs)
     return jobs
 

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from mnist_bench.config.identity import Role, computed, role
-from mnist_bench.errors import BenchError, ConfigError, DataError
+from mnist_bench.errors import BenchError, ConfigError, DataError, explain_file_error, naming
 from mnist_bench.launch.sweeps.plan import Plan, Settings
 from mnist_bench.runs.folder import RunFolder, atomic_write
 from mnist_bench.runs.records import read_summary, saved_digest
@@ -37,19 +37,34 @@ class Standing:
     state: State
     summary: Mapping[str, Any]
     epochs: int = 0  # done so far, of one that has not ended well
+    damage: str = ""  # why it cannot be told, nor gone on with
+
+
+# Of a completed run, the figures without which its summary.json is not whole.
+NEEDED = ("val_loss", "train_accuracy", "val_accuracy", "test_accuracy", "train_seconds")
 
 
 def standing(path: Path, digest: str) -> Standing:
     """Return how the run of a digest stands, whose folder need not be there.
 
-    Raises:
-        DataError: its summary.json is damaged, or that of another run.
+    One that is damaged, or holds another run, has failed, and hides no other.
     """
-    folder = RunFolder(path)
-    summary = read_summary(path, digest)
+    try:
+        return _standing(RunFolder(path), read_summary(path, digest))
+    except DataError as error:
+        return Standing(path.name, State.failed, {}, damage=str(error))
+    except OSError as error:
+        return Standing(path.name, State.failed, {}, damage=f"{explain_file_error(error)}.")
+
+
+def _standing(folder: RunFolder, summary: dict[str, Any]) -> Standing:
     status = summary.get("status")
-    if status == "completed" and not isinstance(summary.get("val_loss"), float):
-        raise DataError(f"{folder.summary} is damaged (it has no val_loss): move {path} away.")
+    if status == "completed":
+        for key in NEEDED:
+            if not isinstance(summary.get(key), float):
+                raise DataError(
+                    f"{folder.summary} is damaged (it has no {key}): move {folder} away."
+                )
     if status == "completed":
         state = State.completed
     elif folder.is_in_use():
@@ -63,7 +78,7 @@ def standing(path: Path, digest: str) -> Standing:
     epochs = 0
     if state in (State.running, State.interrupted) and folder.metrics.is_file():
         epochs = len(folder.metrics.read_text().splitlines()) - 1
-    return Standing(path.name, state, summary, epochs)
+    return Standing(folder.path.name, state, summary, epochs)
 
 
 class SweepRecord:
@@ -117,7 +132,8 @@ class SweepRecord:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self.file.read_text())
+            with naming(self.file):
+                content = json.loads(self.file.read_text())
             for key, kind in KINDS.items():
                 if not isinstance(content[key], kind):
                     raise ValueError(f"its {key} are no {kind.__name__}")

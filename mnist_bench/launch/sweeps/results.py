@@ -10,7 +10,7 @@ from rich.table import Table
 
 from mnist_bench.errors import ConfigError
 from mnist_bench.launch.sweeps.record import FILE, Standing, State, SweepRecord
-from mnist_bench.loggers.console import PLAIN_WIDTH, Screen, format_seconds, info
+from mnist_bench.loggers.console import PLAIN_WIDTH, Screen, format_seconds, info, print_error
 from mnist_bench.runs.folder import atomic_write
 
 # Of more runs, a table shows the best; sweep.csv has all.
@@ -125,6 +125,8 @@ def print_status(sweep: Path) -> None:
             f"no sweep.json."
         )
     Screen().console.print(results_table(str(path), standings, record.varied()))
+    for damage in filter(None, (found.damage for found in standings)):
+        print_error(damage)
     info(forecast(standings))
 
 

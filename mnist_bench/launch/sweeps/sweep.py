@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
 from mnist_bench.launch.sweeps.results import best_of, forecast, results_table, write_csv
 from mnist_bench.loggers.console import info
-from mnist_bench.runs.folder import claim_folder, make_folder
+from mnist_bench.runs.folder import (
+    claim_folder,
+    make_folder,
+    refuse_folder_that_cannot_be,
+)
 from mnist_bench.training.interrupt import OUT_OF_TIME
 
 # How often a run is looked at that another process works on, in seconds.
@@ -48,6 +53,7 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
     new = [job for job in planned.jobs if job.digest not in known]
     refuse_what_cannot_run(config_name, hydra_lines, new)
     if config.sweep.dry_run:
+        refuse_folder_that_cannot_be(folder, "hydra.sweep.dir")
         found = [
             standing(folder / known.get(job.digest, job.name()), job.digest) for job in planned.jobs
         ]
@@ -59,8 +65,9 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
     sweep.names = sweep.record.extend(planned)
     try:
         sweep.run_all()
-    except (KeyboardInterrupt, SystemExit, BenchError):
-        sweep.tell_the_end()
+    except (KeyboardInterrupt, SystemExit, BenchError, OSError):
+        with suppress(OSError):  # the first one is told
+            sweep.tell_the_end()
         raise
     failed = sweep.tell_the_end()
     if failed:
@@ -118,10 +125,8 @@ class Sweep:
         while missing := self._missing():
             free = [job for job in missing if self._state(job) is not State.running]
             for batch in self._batches(free):
-                results = self._launch(batch)
-                if self.config.sweep.fail_fast and any(
-                    result.status is JobStatus.FAILED for result in results
-                ):
+                self._launch(batch)
+                if self.config.sweep.fail_fast and self.failed:
                     return
             if not free:
                 time.sleep(POLL_SECONDS)
@@ -140,11 +145,12 @@ class Sweep:
             return [[job] for job in jobs]
         return [jobs] if jobs else []
 
-    def _launch(self, jobs: Sequence[Job]) -> Sequence[JobReturn]:
+    def _launch(self, jobs: Sequence[Job]) -> None:
         over = (State.running, State.completed)
         jobs = [job for job in jobs if self._state(job) not in over]
+        jobs = [job for job in jobs if not self._is_damaged(job)]
         if not jobs:
-            return []
+            return
         overrides = []
         for job in jobs:
             self._announce(job)
@@ -168,7 +174,17 @@ class Sweep:
                 self.failed.add(name)
             if self._state(job) is not State.running:
                 self.attempted.add(name)
-        return results
+
+    def _is_damaged(self, job: Job) -> bool:
+        """Return whether a run's folder cannot be used, and say why if it cannot."""
+        from mnist_bench.loggers.console import print_error
+
+        name, damage = self.names[job.digest], self._standing(job.digest).damage
+        if damage:
+            print_error(f"{name} failed: {damage}")
+            self.failed.add(name)
+            self.attempted.add(name)
+        return bool(damage)
 
     def _announce(self, job: Job) -> None:
         goes_on = ", goes on" * (self._state(job) is State.interrupted)
@@ -190,7 +206,6 @@ class Sweep:
         """Show and write the table of all runs; return whether one of this command's failed."""
         self.names = self.record.names()  # others may have extended it
         everything = list(map(self._standing, self.names))
-        write_csv(self.record.path / "sweep.csv", self.record.varied(), everything)
         show(results_table(os.path.relpath(self.record.path), everything, self.record.varied()))
         own = {self.names[job.digest] for job in self.jobs}
         states = [
@@ -206,6 +221,7 @@ class Sweep:
             told = [f"{completed} of {len(states)} runs are completed"]
             told += [f"{failed} failed"] * (failed > 0) + [f"{left} are left"] * (left > 0)
             info(f"{', '.join(told)}. To go on: {self.command()}")
+        write_csv(self.record.path / "sweep.csv", self.record.varied(), everything)
         return failed > 0
 
     def command(self) -> str:
