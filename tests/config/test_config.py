@@ -197,6 +197,7 @@ OUT_OF_RANGE = [
     "trainer.clip_norm=-1.0",
     "trainer.refresh_seconds=0.0",
     "trainer.save_every=-1",
+    "trainer.max_seconds=0.0",
     "data.holdout_size=-1",
     "data.holdout_size=1.0",
     "data.holdout_size=1.5",

@@ -45,6 +45,7 @@ def test_every_setting_has_a_role_and_every_role_a_setting() -> None:
         ("trainer.epochs=9", Role.resumable),
         ("trainer.early_stopping=2", Role.resumable),
         ("trainer.save_every=3", Role.ignored),
+        ("trainer.max_seconds=60", Role.ignored),
         ("data.root=elsewhere", Role.ignored),
         ("model.name=another", Role.ignored),
         ("logger=none", Role.ignored),
