@@ -304,7 +304,7 @@ def turns(operations: Sequence[str]) -> list[tuple[str, str]]:
 
 def measure(bench: Bench, scenario: Scenario, every: int, jobs: int) -> list[Outcome]:
     operations, expected = bench.undisturbed(scenario)
-    chosen = turns(operations)[::every]
+    chosen = turns(operations[::every])
     info(f"{scenario.name}: {len(operations)} operations, {len(chosen)} of them to fail")
     with ProcessPoolExecutor(jobs, mp_context=bench.processes) as pool:
         running = [pool.submit(bench.disturb, scenario, expected, *turn) for turn in chosen]

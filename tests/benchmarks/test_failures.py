@@ -35,7 +35,7 @@ def test_the_committed_counts_have_no_findings() -> None:
     assert len(rows) == 3
     for row in rows:
         failed, struck, ended, completed, findings = map(int, row.split(" | "))
-        assert failed == struck == ended + completed >= 50 and findings == 0
+        assert failed == struck == ended + completed > 0 and findings == 0
 
 
 def test_each_operation_has_an_error_in_turn() -> None:

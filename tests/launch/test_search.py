@@ -375,7 +375,7 @@ def test_a_trial_that_fails_does_not_end_the_search(tmp_path, mnist_root):
     assert "All trials of this search failed" in process.stderr
 
 
-LONGER = (*TINY, "data.limit=1000", "trainer.epochs=5", "--trials", "4")
+LONGER = (*TINY, "data.limit=1000", "trainer.epochs=5", "--trials", "3")
 
 
 def begin_search(folder, mnist_root, *more):
@@ -419,15 +419,15 @@ def test_a_search_that_is_killed_and_stopped_goes_on_to_the_same_end(tmp_path, m
         folder.mkdir()
     search_in(folders[0], mnist_root, *LONGER)
     with begin_search(folders[1], mnist_root) as process:
-        until(process, "trial-001", "epoch 3/5")
+        until(process, "trial-000", "epoch 3/5")
         process.kill()
     with begin_search(folders[1], mnist_root) as process:
-        until(process, "trial-002", "epoch 2/5")
+        until(process, "trial-001", "epoch 2/5")
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate()
     assert process.returncode == 128 + signal.SIGINT, errors
-    told = re.search(r"2 of 4 trials are left. To go on: (mnist-bench search tried .*)", rest)
-    assert told is not None and "--space space.yaml --trials 4" in told[1]
+    told = re.search(r"2 of 3 trials are left. To go on: (mnist-bench search tried .*)", rest)
+    assert told is not None and "--space space.yaml --trials 3" in told[1]
     search_in(folders[1], mnist_root, *LONGER)
     assert same_searches(*folders)
 

@@ -200,7 +200,7 @@ def write_best(study: SharedStudy, best: FrozenTrial, config: DictConfig) -> Non
     choices = {
         group: choice
         for group, choice in OmegaConf.load(run.hydra).hydra.runtime.choices.items()
-        if choice and "/" not in group and group not in NOT_OF_AN_EXPERIMENT
+        if choice and not {"/", "@"} & {*group} and group not in NOT_OF_AN_EXPERIMENT
     }
     name, hydra_lines = config.hydra.job.config_name, list(config.hydra.overrides.hydra)
     try:
@@ -211,7 +211,7 @@ def write_best(study: SharedStudy, best: FrozenTrial, config: DictConfig) -> Non
     settings = computed(read_summary(run.path)["config"])
     values = OmegaConf.create({})
     for key, value in settings.items():
-        if key != "seed" and (key not in plain or plain[key] != value):
+        if key not in ("seed", "imported_from") and (key not in plain or plain[key] != value):
             OmegaConf.update(values, key, value)
     nested: Any = OmegaConf.to_container(values)
     content = {
