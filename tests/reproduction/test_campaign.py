@@ -23,6 +23,7 @@ from mnist_bench.reproduction.evidence import read_evidence
 from mnist_bench.reproduction.plan import plan
 from mnist_bench.reproduction.published import EXPERIMENTS, PUBLISHED
 from mnist_bench.reproduction.reproduce import reproduce
+from tests.support.config_files import write_hydra_folder
 from tests.support.train_command import REPOSITORY, environment
 
 SMALL = ["data.limit=300", "trainer.epochs=2"]
@@ -31,7 +32,6 @@ REPRODUCE_ENDLESSLY = f"""
 import sys
 from pathlib import Path
 from mnist_bench.reproduction.reproduce import reproduce
-from tests.support.config_files import write_hydra_folder
 sys.exit(reproduce(["cnn5x5_single"], runs=Path("runs"), gpus="0", overrides={ENDLESS}))
 """
 # By filelock, as another program might: the locks have to be of one kind.
