@@ -183,8 +183,13 @@ class Sweep:
 
     def tell_the_end(self) -> bool:
         """Show and write the table of all runs; return whether one of this command's failed."""
+        from mnist_bench.loggers.console import print_error
+
         everything = list(self.record.standings())
         show(results_table(os.path.relpath(self.record.path), everything))
+        for found in everything:
+            if found.damage and found.name not in self.failed:  # else it is told already
+                print_error(found.damage)
         own = {self.names[job.digest] for job in self.jobs}
         states = [
             State.failed if found.name in self.failed else found.state
