@@ -6,19 +6,17 @@ import sys
 import threading
 from typing import Any, TextIO
 
-from hydra.errors import HydraException
-
-from mnist_bench.config.explain import explain
+from mnist_bench.config.explain import REFUSALS, explain
 from mnist_bench.errors import BenchError, explain_file_error
 
 
 def as_sentence(error: BaseException) -> str | None:
     """Return what a user is told of an error; None if it is a bug, which needs its traceback."""
+    if isinstance(error, REFUSALS):
+        return explain(error)
     match error:
         case BenchError():
             return str(error)
-        case HydraException():
-            return explain(error)
         case OSError():
             return f"{explain_file_error(error)}, then give the same command again."
         case MemoryError():

@@ -127,21 +127,26 @@ def write_command(folder: RunFolder, config: DictConfig, hydra: DictConfig) -> N
     Hydra does so itself unless hydra.output_subdir is null, but not each file whole or not at all.
     `hydra` has its settings under that key.
     """
-    settled = _without_reference_to_hydra(config)
-    files = {"config": settled, "hydra": hydra, "overrides": hydra.hydra.overrides.task}
+    files = {"config": _settled(config), "hydra": hydra, "overrides": hydra.hydra.overrides.task}
     folder.hydra.parent.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         with atomic_write(folder.hydra.with_name(f"{name}.yaml")) as file:
             file.write(OmegaConf.to_yaml(content))
 
 
-def _without_reference_to_hydra(config: DictConfig) -> DictConfig:
-    """Return a copy with values in place of `${hydra:...}`, which is of this process alone."""
+def _settled(config: DictConfig) -> DictConfig:
+    """Return a copy with values in place of references to other settings, and to this process.
+
+    Else they would mean something else once those are changed. Those to the environment stay.
+    """
     settled = copy.deepcopy(config)
     plain: Any = OmegaConf.to_container(config, resolve=False)
     for key, value, _ in leaves(plain):
-        if isinstance(value, str) and "${hydra:" in value:
-            OmegaConf.update(settled, key, OmegaConf.select(config, key))
+        if "${" in str(value) and "${oc.env:" not in str(value):
+            found = OmegaConf.select(config, key)
+            whole = OmegaConf.is_config(found)
+            value = OmegaConf.to_container(found, resolve=True) if whole else found
+            OmegaConf.update(settled, key, value)
     return settled
 
 

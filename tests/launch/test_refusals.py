@@ -63,8 +63,6 @@ REFUSED = [
         ["-m", "seed=0,1", "sweep.dry_run=true", "hydra.sweep.dir=/proc/sweep"],
         ["hydra.sweep.dir=/proc/sweep cannot be made"],
     ),
-    (["optimizer=null"], ["optimizer=null"]),
-    (["data=null"], ["data=null"]),
     (["resume=nowhere"], ["resume=nowhere", "checkpoints/last.pt"]),
     pytest.param(
         ["trainer.gpus=1"], ["trainer.gpus=1", "CUDA", "trainer.gpus=0"], marks=without_cuda

@@ -22,7 +22,7 @@ from mnist_bench.errors import BenchError, TrainingError
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
 from mnist_bench.launch.sweeps.results import best_of, forecast, results_table, write_csv
-from mnist_bench.loggers.console import info
+from mnist_bench.loggers.console import info, print_error
 from mnist_bench.runs.folder import (
     claim_folder,
     make_folder,
@@ -177,8 +177,6 @@ class Sweep:
 
     def _is_damaged(self, job: Job) -> bool:
         """Return whether a run's folder cannot be used, and say why if it cannot."""
-        from mnist_bench.loggers.console import print_error
-
         name, damage = self.names[job.digest], self._standing(job.digest).damage
         if damage:
             print_error(f"{name} failed: {damage}")
@@ -207,6 +205,9 @@ class Sweep:
         self.names = self.record.names()  # others may have extended it
         everything = list(map(self._standing, self.names))
         show(results_table(os.path.relpath(self.record.path), everything, self.record.varied()))
+        for found in everything:
+            if found.damage and found.name not in self.failed:  # else it is told already
+                print_error(found.damage)
         own = {self.names[job.digest] for job in self.jobs}
         states = [
             State.failed if found.name in self.failed else found.state
