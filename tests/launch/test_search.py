@@ -413,6 +413,7 @@ def same_searches(one, other):
     )
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_and_stopped_goes_on_to_the_same_end(tmp_path, mnist_root):
     folders = [tmp_path / name for name in ("whole", "killed")]
     for folder in folders:
