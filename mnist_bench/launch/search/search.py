@@ -25,7 +25,7 @@ from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.read import to_config
 from mnist_bench.config.schema import TrainConfig, Validation
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import BenchError, ConfigError, FileError, DataError
+from mnist_bench.errors import BenchError, ConfigError, DataError, FileError
 from mnist_bench.launch.search.results import tell_results, values_of
 from mnist_bench.launch.search.space import as_overrides, find_space, read_space
 from mnist_bench.launch.search.study import JOURNAL, SEEDS, SharedStudy
