@@ -60,6 +60,8 @@ def explain(error: Exception) -> str:
         return unknown_key(unknown[1], getattr(error.__cause__, "parent_node", None))
     if isinstance(error, MissingConfigException) and error.options:
         return _unknown_choice(str(error.missing_cfg_file), error.options)
+    if deleted := re.match(r"Error merging override (~.+)$", lines[0]):
+        return f"{deleted[1]}: every run has it, give another value."
     cause = [line.rstrip(".") for line in str(error.__cause__ or "").splitlines() if line.strip()]
     if cause:
         return f"{lines[0].removeprefix('Error merging override ')} is refused: {cause[0]}."

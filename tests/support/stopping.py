@@ -46,6 +46,8 @@ def close_the_terminal_in_step(number: int) -> None:
     for descriptor in (0, 1, 2):
         os.dup2(own_end, descriptor)
     os.close(own_end)
+    # Those that there are have looked at a file that can be sought in.
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     os.environ["TERM"] = "xterm"
     at_step(number, lambda: os.close(terminal))
 

@@ -51,13 +51,12 @@ def run_train(
 ) -> subprocess.CompletedProcess[str]:
     """Run `mnist-bench train ARGUMENTS` to its end; `variables` are of its environment."""
     environ = environment(data_root, **variables)
-    arguments = (verb, *arguments)
-    command = [*COMMAND[:-1], *arguments]
+    command = [*COMMAND[:-1], verb, *arguments]
     if variables:  # which may be read when something is imported
         return subprocess.run(
             command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=limit
         )
-    with started(*arguments, cwd=cwd, environ=environ) as training:
+    with started(*arguments, cwd=cwd, environ=environ, verb=verb) as training:
         return training.end(limit)
 
 
@@ -96,16 +95,18 @@ def started(
     cwd: Path,
     environ: dict[str, str],
     before: Callable[[], object] | None = None,
+    verb: str = "train",
 ) -> Iterator[Started]:
     """Start `mnist-bench train ARGUMENTS`, which first calls `before`; kill it at the end."""
+    told = (verb, *arguments)
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "stdout"), Path(folder, "stderr")
-        process = FORKING.Process(target=_train, args=(arguments, cwd, environ, out, err, before))
+        process = FORKING.Process(target=_train, args=(told, cwd, environ, out, err, before))
         out.touch()
         err.touch()
         process.start()
         try:
-            yield Started([*COMMAND, *arguments], process, out, err)
+            yield Started([*COMMAND[:-1], *told], process, out, err)
         finally:
             process.kill()
             process.join()
