@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from mnist_bench import __version__
@@ -113,6 +112,10 @@ def saved_digest(folder: Path) -> str | None:
     return known
 
 
+# Written in C where that is installed: each run of a sweep reads its own.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 @dataclass(frozen=True)
 class Command:
     """What a run was started with."""
@@ -159,12 +162,13 @@ def read_command(folder: RunFolder) -> Command:
     """
     try:
         with naming(folder.hydra):
-            hydra = OmegaConf.load(folder.hydra).hydra
-        lines = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+            hydra = yaml.load(folder.hydra.read_text(), Loader=LOADER)["hydra"]
+        lines = hydra["overrides"]["task"]
         if not isinstance(lines, list):
             raise ValueError("its overrides are no list")
-        return Command(hydra.runtime.choices.get("experiment"), [str(line) for line in lines])
-    except (yaml.YAMLError, OmegaConfBaseException, AttributeError, ValueError) as error:
+        choices = hydra["runtime"]["choices"]
+        return Command(choices.get("experiment"), [str(line) for line in lines])
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"{folder.hydra} does not tell how this run was started: it is damaged; put back that "
             f"of this run, or start again."
