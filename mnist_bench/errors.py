@@ -90,7 +90,7 @@ def naming(path: Path) -> Iterator[None]:
 # --- How a sentence is shown ------------------------------------------------------------------
 
 # What a sentence may end in, to be copied: nothing breaks its line.
-COMMAND = re.compile(r"(?:python train\.py|mnist-bench [a-z-]+|pip [a-z]+) .*")
+COMMAND = re.compile(r"(?:python \S*train\.py|mnist-bench [a-z-]+|pip [a-z]+) .*")
 HELD = "\0"  # a space of it
 
 

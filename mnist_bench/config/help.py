@@ -32,7 +32,10 @@ def begin_command(config_dirs: Iterable[str]) -> list[str]:
 
     `config_dirs` are the folders whose classes this one was allowed to use.
     """
-    return [name_program(), *(f"--config-dir {shlex.quote(path)}" for path in config_dirs)]
+    program = name_program()
+    if program == "python train.py":  # from wherever it was called
+        program = f"python {shlex.quote(sys.argv[0])}"
+    return [program, *(f"--config-dir {shlex.quote(path)}" for path in config_dirs)]
 
 
 def describe_choices() -> str:

@@ -1,6 +1,5 @@
 """One run: what it consists of, from its images in place to its results in a folder."""
 
-import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -320,7 +319,6 @@ class Run:
         before = f", after {warm_up:.1f} s of warm-up" if warm_up else ""
         seconds = format_seconds(summary["train_seconds"])
         yield "training", f"{seconds} (m:s), {summary['images_per_second']:,.0f} images/s{before}"
-        yield "folder", os.path.relpath(self.folder.path)
 
 
 def describe_test(summary: dict[str, Any]) -> str:

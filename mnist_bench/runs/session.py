@@ -98,6 +98,7 @@ def carry_out(
             loggers.end(summary)
             run.finish(summary)
         screen.table(closing_table(run.closing_rows(summary)))
+        screen.line(f"folder: {os.path.relpath(path)}")  # whole, to be copied
         if summary["warning"]:
             screen.line(summary["warning"], style="bold red")
         stop.check_signal()

@@ -126,7 +126,20 @@ def test_the_same_command_again_does_what_is_missing(tmp_path, mnist_root):
 
     again = sweep_of(tmp_path, mnist_root, *NAMED, "model.kernel_size=5,3", "seed=1,0")
     assert when_trained(named) == before
-    assert "epoch" not in again.stdout and again.stdout.count("kernel_size=") == 4 + 1  # the best
+    assert "epoch" not in again.stdout
+    assert again.stdout.count("kernel_size=") == 4 + 2  # and the best run and setting
+    means = {
+        size: np.mean(
+            [
+                read_summary(named / f"model.kernel_size={size}--seed={seed}")["val_loss"]
+                for seed in (0, 1)
+            ]
+        )
+        for size in (3, 5)
+    }
+    least = min(means, key=means.get)
+    told = f"kernel_size={least}, mean validation loss {means[least]:.4f} (standard deviation "
+    assert f"best over 2 seeds or more: {told}" in again.stdout
 
     more = sweep_of(tmp_path, mnist_root, *NAMED, "model.kernel_size=3,5,7", "seed=0,2")
     after = when_trained(named)
@@ -156,6 +169,7 @@ def test_another_setting_is_refused_and_the_difference_told(tmp_path, mnist_root
         process = sweep_of(tmp_path, mnist_root, *NAMED, *changed, status=1)
         (sentence,) = process.stderr.splitlines()
         assert told in sentence and "give it another sweep.name" in sentence
+        assert "or what it was made with: mnist-bench train -m " in sentence
     assert when_trained(tmp_path) == before
     # What changes nothing that is computed may differ.
     sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1", "trainer.save_every=3")

@@ -64,11 +64,12 @@ def tell_results(study: SharedStudy, config: DictConfig) -> None:
     if (best := best_of(trials)) is not None:
         write_best(study, best, config)
         where = os.path.relpath(path)
-        again = " ".join([*begin_command([where]), "experiment=best"])
+        begin, first = begin_command([where]), config.seed + len(study.runs_of(best.number))
+        again = " ".join([*begin, "-m experiment=best", f"'seed=range({first},{first + 5})'"])
         if own := config_dirs(config.hydra.runtime):  # of which there can be one
             again = f"copy {where}/experiment/best.yaml to {own[0]}/experiment/"
         info(f"best: {os.path.relpath(study.folder_of(best.number))}")
-        info(f"To train it again: {again}")
+        info(f"To train it with seeds that it has not had: {again}")
 
 
 def show(study: SharedStudy) -> None:

@@ -101,8 +101,14 @@ class SweepRecord:
         for own, name in self.names().items():
             yield standing(self.path / name, own)
 
-    def extend(self, plan: Plan) -> dict[str, str]:
+    def command(self) -> str:
+        """Return the command line that was given last; nothing if none is known."""
+        return str(self._read().get("command", ""))
+
+    def extend(self, plan: Plan, command: str = "") -> dict[str, str]:
         """Take a plan's runs among those of this sweep; return all their folders by digest.
+
+        `command` is the one that asks for them.
 
         Raises:
             ConfigError: as `refuse_another`.
@@ -124,6 +130,7 @@ class SweepRecord:
                 "moved": sorted({*known.get("moved", ()), *plan.moved}),
                 "bases": {**known.get("bases", {}), **plan.bases},
                 "jobs": names,
+                "command": command,
             }
             if content != known:
                 with atomic_write(self.file) as file:
@@ -188,12 +195,22 @@ class SweepRecord:
             if key not in free and role(key) is not Role.ignored and then.get(key) != now.get(key)
         ]
         if different:
-            made = ", ".join(f"{key}={then.get(key, 'its default')}" for key in different)
-            given = ", ".join(f"{key}={now.get(key, 'its default')}" for key in different)
+            made, given = (
+                ", ".join(f"{key}={_as_typed(has.get(key, 'its default'))}" for key in different)
+                for has in (then, now)
+            )
+            again = f": {command}" if (command := self.command()) else "."
             raise ConfigError(
                 f"The sweep {self.path.name} was made with {made}, and this has {given}: give it "
-                f"another sweep.name, or what it was made with."
+                f"another sweep.name, or what it was made with{again}"
             )
+
+
+def _as_typed(value: Any) -> str:
+    """Return a value as a command line has it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return str(value)
 
 
 def _assigned(lines: list[str] | tuple[str, ...]) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """What a sweep has come to: the table that ends it, sweep.csv, and how long the rest will take."""
 
 import csv
+import os
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from mnist_bench.runs.folder import atomic_write
 # Of more runs, a table shows the best; sweep.csv has all.
 MOST_ROWS = 40
 COLUMNS = ("train", "val", "val loss", "test", "errors", "time")
+NARROW = ("val loss", "test", "time")
 FIGURES = (
     *("epochs", "tested_epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
     *("test_loss", "test_accuracy", "test_errors", "train_seconds", "device", "precision"),
@@ -46,15 +49,15 @@ def results_table(title: str, standings: Sequence[Standing], varied: Sequence[st
         table.add_column("state", no_wrap=True)
     # On a narrow screen names need the room.
     table.pad_edge = Screen().console.width >= PLAIN_WIDTH
-    first = 0 if table.pad_edge else 2
-    for column in COLUMNS[first:]:
+    columns = COLUMNS if table.pad_edge else NARROW
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     if best is not None:
         table.add_column("", no_wrap=True)  # which has the lowest validation loss
     labels = shorten([_whole_name(s, varied) for s in shown])
     for label, found in zip(labels, shown, strict=True):
         state = [_state(found)] * (table.columns[1].header == "state")
-        row = (label, *state, *_figures(found)[first:])
+        row = (label, *state, *(_figures(found)[column] for column in columns))
         if found is best:
             table.add_row(*row, "best", style="bold")
         else:
@@ -71,20 +74,22 @@ def _whole_name(found: Standing, varied: Sequence[str]) -> str:
 
 
 def _state(found: Standing) -> str:
-    return found.state.value + (f" at {found.epochs}" if found.epochs else "")
+    return found.state.value + (f" after {found.epochs}" if found.epochs else "")
 
 
-def _figures(found: Standing) -> list[str]:
+def _figures(found: Standing) -> dict[str, str]:
+    """Return what a run has in each column."""
     summary = found.summary
     if found.state is not State.completed:
-        return []
-    return [
-        *(f"{summary[f'{part}_accuracy']:.2%}" for part in ("train", "val")),
-        f"{summary['val_loss']:.4f}",
-        f"{summary['test_accuracy']:.2%}",
-        f"{summary['test_errors']}",
-        _duration(summary["train_seconds"]),
-    ]
+        return dict.fromkeys(COLUMNS, "")
+    return {
+        "train": f"{summary['train_accuracy']:.2%}",
+        "val": f"{summary['val_accuracy']:.2%}",
+        "val loss": f"{summary['val_loss']:.4f}",
+        "test": f"{summary['test_accuracy']:.2%}",
+        "errors": f"{summary['test_errors']}",
+        "time": _duration(summary["train_seconds"]),
+    }
 
 
 def _duration(seconds: float) -> str:
@@ -127,7 +132,32 @@ def print_status(sweep: Path) -> None:
     Screen().console.print(results_table(str(path), standings, record.varied()))
     for damage in filter(None, (found.damage for found in standings)):
         print_error(damage)
+    tell_best(record, standings)
     info(forecast(standings))
+    if any(s.state is not State.completed for s in standings) and (command := record.command()):
+        info(f"To go on: {command}")
+
+
+def tell_best(record: SweepRecord, standings: Sequence[Standing]) -> None:
+    """Say which run has the lowest validation loss, and of several seeds which setting on average.
+
+    One seed's best is partly luck.
+    """
+    if (best := best_of(standings)) is not None:
+        info(f"best: {os.path.relpath(record.path / best.name)}")
+    losses: dict[str, list[float]] = {}
+    for found in standings:
+        if found.state is State.completed:
+            parts = shorten([_whole_name(found, record.varied())])[0].split()
+            settings = " ".join(part for part in parts if not part.startswith("seed="))
+            losses.setdefault(settings, []).append(float(found.summary["val_loss"]))
+    if len(losses) > 1 and (seeds := min(map(len, losses.values()))) > 1:
+        least = min(losses, key=lambda settings: statistics.fmean(losses[settings]))
+        mean, spread = statistics.fmean(losses[least]), statistics.stdev(losses[least])
+        info(
+            f"best over {seeds} seeds or more: {least}, mean validation loss {mean:.4f} "
+            f"(standard deviation {spread:.4f})"
+        )
 
 
 def write_csv(path: Path, varied: Sequence[str], standings: Sequence[Standing]) -> None:

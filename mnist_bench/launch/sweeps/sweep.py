@@ -21,7 +21,7 @@ from mnist_bench.config.parts import config_dirs
 from mnist_bench.errors import BenchError, TrainingError
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
-from mnist_bench.launch.sweeps.results import best_of, forecast, results_table, write_csv
+from mnist_bench.launch.sweeps.results import forecast, results_table, tell_best, write_csv
 from mnist_bench.loggers.console import info, print_error
 from mnist_bench.runs.folder import (
     claim_folder,
@@ -62,7 +62,7 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
         return {}
     make = make_folder if config.sweep.name else claim_folder
     sweep = Sweep(SweepRecord(make(folder, "hydra.sweep.dir")), launcher, planned.jobs, config)
-    sweep.names = sweep.record.extend(planned)
+    sweep.names = sweep.record.extend(planned, sweep.command())
     try:
         sweep.run_all()
     except (KeyboardInterrupt, SystemExit, BenchError, OSError):
@@ -215,8 +215,7 @@ class Sweep:
             if found.name in own
         ]
         completed, failed = states.count(State.completed), states.count(State.failed)
-        if (best := best_of(everything)) is not None:
-            info(f"best: {os.path.relpath(self.record.path / best.name)}")
+        tell_best(self.record, everything)
         if completed < len(states):
             left = len(states) - completed - failed
             told = [f"{completed} of {len(states)} runs are completed"]
