@@ -1,6 +1,10 @@
-"""How a program starts a training as a process of its own."""
+"""How a program starts a training as a process of its own, and how one ends with its parent."""
 
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import mnist_bench
@@ -15,3 +19,23 @@ def train_command(*arguments: str) -> list[str]:
     among what is installed, which may be another copy: so it is started by its path.
     """
     return [sys.executable, str(PROGRAM), "train", *arguments]
+
+
+# How often a process looks whether its parent lives, in seconds.
+LOOK_SECONDS = 2.0
+
+
+def end_with_parent() -> None:
+    """Have this process stop, as by SIGTERM, when the one that has started it is gone.
+
+    The workers of a launcher whose main process was killed would wait for it for ever.
+    """
+    parent = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if not any(thread.name == look.__name__ for thread in threading.enumerate()):
+        threading.Thread(target=look, name=look.__name__, daemon=True).start()

@@ -21,6 +21,7 @@ from mnist_bench.config.schema import register_schemas
 from mnist_bench.errors import leave
 from mnist_bench.launch.arguments import arrange
 from mnist_bench.launch.edge import as_sentence, guard_streams
+from mnist_bench.launch.jobs import end_with_parent
 from mnist_bench.runs.folder import InUse, RunFolder
 from mnist_bench.training.interrupt import OutOfTime, StopRequest
 
@@ -96,6 +97,7 @@ def _run_of_a_sweep(composed: DictConfig, folder: Path) -> float | None:
 
     if "BasicLauncher" not in HydraConfig.get().launcher._target_:
         Screen.beside = folder.name
+        end_with_parent()
     config = to_config(composed, HydraConfig.get().runtime.choices)
     try:
         return session.do_what_is_missing(config, folder, composed=composed)

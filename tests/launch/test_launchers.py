@@ -1,6 +1,9 @@
 """Runs of a sweep side by side, and jobs composed as Hydra composes them."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 from hydra import initialize_config_dir
@@ -11,7 +14,7 @@ from omegaconf import OmegaConf
 from mnist_bench.config.compose import CONF
 from mnist_bench.config.schema import register_schemas
 from mnist_bench.launch.sweeps.compose import JobLoader
-from tests.support.train_command import read_summary, run_train, same_training
+from tests.support.train_command import REPOSITORY, read_summary, run_train, same_training
 
 
 def test_side_by_side_by_joblib_is_the_same_as_alone(tmp_path, mnist_root):
@@ -71,3 +74,19 @@ def test_jobs_are_composed_as_hydra_does(overrides):
             found = ours.load_sweep_config(master, lines)
             assert OmegaConf.to_container(found) == OmegaConf.to_container(expected)
             assert OmegaConf.is_struct(found) and not OmegaConf.is_readonly(found.hydra)
+
+
+def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
+    """Also where that is killed, and cannot tell it."""
+    worker = "import time; from mnist_bench.launch.jobs import end_with_parent as end; end(); end()"
+    worker = f"{worker}; print('ready', flush=True); time.sleep(600)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        assert process.stdout.read() == "", "read to its end: nobody writes to it any more"

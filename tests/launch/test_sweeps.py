@@ -404,3 +404,9 @@ def test_checkpoints_stay_as_is_wished(tmp_path, mnist_root, images):
         with pytest.raises(ConfigError, match="it has no checkpoints"):
             load(sweeps / "none" / f"seed={seed}")
     assert any(epoch != 3 for epoch in tested)
+    # Of what was kept before, too, once less is wished.
+    less = ("-m", *TINY, "sweep.name=all", "sweep.keep=none", "seed=0,1", "trainer.epochs=3")
+    sweep_of(tmp_path, mnist_root, *less, "optimizer.lr=0.3", "scheduler=constant")
+    for seed, kept in enumerate((set(), set(), files["all"], files["all"])):
+        run = sweeps / "all" / f"seed={seed}" / "checkpoints"
+        assert {p.name for p in run.iterdir()} - {"previous.pt"} == kept

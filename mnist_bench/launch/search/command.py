@@ -31,6 +31,11 @@ def begin(
         raise ConfigError(
             f"{name} cannot be the name of a search: take letters, digits and . _ + = -."
         )
+    if moved := [line for line in overrides if line.startswith("hydra.sweep.dir=")]:
+        raise ConfigError(
+            f"{moved[0]} cannot be given to a search, which lies in {SEARCHES / name}: leave it "
+            f"out, and begin where that is to be."
+        )
     for package in ("optuna", "matplotlib"):
         if find_spec(package) is None:
             raise ConfigError(

@@ -4,6 +4,7 @@ import csv
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mnist_bench.config.help import begin_command
 from mnist_bench.config.identity import computed
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import BenchError
+from mnist_bench.errors import BenchError, DataError
 from mnist_bench.launch.search.study import SharedStudy
 from mnist_bench.launch.sweeps.plan import Job, compose_job
 from mnist_bench.loggers.console import Screen, info
@@ -62,13 +63,15 @@ def tell_results(study: SharedStudy, config: DictConfig) -> None:
     if importances := importances_of(study):
         draw_importances(path / "importances.png", importances)
     if (best := best_of(trials)) is not None:
-        write_best(study, best, config)
+        info(f"best: {os.path.relpath(study.folder_of(best.number))}")
+        if not write_best(study, best, config):
+            info("Its folder is gone, or damaged: it cannot be written as an experiment.")
+            return
         where = os.path.relpath(path)
         begin, first = begin_command([where]), config.seed + len(study.runs_of(best.number))
         again = " ".join([*begin, "-m experiment=best", f"'seed=range({first},{first + 5})'"])
         if own := config_dirs(config.hydra.runtime):  # of which there can be one
             again = f"copy {where}/experiment/best.yaml to {own[0]}/experiment/"
-        info(f"best: {os.path.relpath(study.folder_of(best.number))}")
         info(f"To train it with seeds that it has not had: {again}")
 
 
@@ -127,9 +130,13 @@ def _state(study: SharedStudy, trial: FrozenTrial) -> str:
 
 
 def accuracies_of(study: SharedStudy, number: int) -> list[float]:
-    """Return the validation accuracy of each completed run of a trial."""
-    summaries = map(read_summary, study.runs_of(number))
-    return [s["val_accuracy"] for s in summaries if s.get("status") == "completed"]
+    """Return the validation accuracy of each completed run of a trial that can be read."""
+    found = []
+    for run in study.runs_of(number):
+        with suppress(DataError, OSError):
+            if (summary := read_summary(run)).get("status") == "completed":
+                found.append(summary["val_accuracy"])
+    return found
 
 
 def write_csv(path: Path, study: SharedStudy) -> None:
@@ -193,14 +200,21 @@ def draw_importances(path: Path, importances: Mapping[str, float]) -> None:
 # --- The best ---------------------------------------------------------------------------------
 
 
-def write_best(study: SharedStudy, best: FrozenTrial, config: DictConfig) -> None:
-    """Write what the best trial computes as `experiment/best.yaml`, whatever the seed."""
-    run = RunFolder(study.runs_of(best.number)[0])
-    if not (run.hydra.is_file() and run.summary.is_file()):  # moved away
-        return
+def write_best(study: SharedStudy, best: FrozenTrial, config: DictConfig) -> bool:
+    """Write what the best trial computes as `experiment/best.yaml`, whatever the seed.
+
+    Returns False, and leaves none, if its folder does not tell.
+    """
+    run, path = RunFolder(study.runs_of(best.number)[0]), study.folder / "experiment" / "best.yaml"
+    try:
+        settings = computed(read_summary(run.path)["config"])
+        chosen = OmegaConf.load(run.hydra).hydra.runtime.choices
+    except (DataError, OSError, KeyError, AttributeError):
+        path.unlink(missing_ok=True)
+        return False
     choices = {
         group: choice
-        for group, choice in OmegaConf.load(run.hydra).hydra.runtime.choices.items()
+        for group, choice in chosen.items()
         if choice and not {"/", "@"} & {*group} and group not in NOT_OF_AN_EXPERIMENT
     }
     name, hydra_lines = config.hydra.job.config_name, list(config.hydra.overrides.hydra)
@@ -209,7 +223,6 @@ def write_best(study: SharedStudy, best: FrozenTrial, config: DictConfig) -> Non
         plain = computed(flatten(compose_job(name, Job((), lines, {}), hydra_lines)))
     except BenchError:  # a part of the user's own has settings without a default
         plain = {}
-    settings = computed(read_summary(run.path)["config"])
     values = OmegaConf.create({})
     for key, value in settings.items():
         if key not in ("seed", "imported_from") and (key not in plain or plain[key] != value):
@@ -220,7 +233,6 @@ def write_best(study: SharedStudy, best: FrozenTrial, config: DictConfig) -> Non
         **nested,
     }
     where = os.path.relpath(study.folder)
-    path = study.folder / "experiment" / "best.yaml"
     path.parent.mkdir(exist_ok=True)
     with atomic_write(path) as file:
         file.write(
@@ -230,3 +242,4 @@ def write_best(study: SharedStudy, best: FrozenTrial, config: DictConfig) -> Non
             f"# python train.py --config-dir {where} experiment=best\n"
         )
         yaml.safe_dump(content, file, sort_keys=False)
+    return True

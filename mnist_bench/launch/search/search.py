@@ -6,6 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,13 @@ def carry_out(config: DictConfig, context: HydraContext, lines: Sequence[str]) -
     search.begin()
     try:
         search.run_all()
-    except (KeyboardInterrupt, SystemExit):
-        search.tell_the_end()
+    except (KeyboardInterrupt, SystemExit, BenchError):
+        with suppress(OSError):  # the first one is told
+            search.tell_the_end()
         raise
     except OSError as error:
+        with suppress(OSError):
+            search.tell_the_end()
         raise DataError(
             f"{error.filename or search.path} cannot be written ({error.strerror}): when it can, "
             f"the same command goes on."
@@ -120,7 +124,7 @@ class Search:
         if config.data.validation is Validation.test:
             raise ConfigError(
                 "A search would choose by the test set with data.validation=test, which an "
-                "experiment may set: give data.validation=holdout."
+                "experiment may set: give data.validation=holdout data.holdout_size=5000."
             )
         return config
 

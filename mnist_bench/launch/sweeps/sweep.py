@@ -24,6 +24,7 @@ from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, stand
 from mnist_bench.launch.sweeps.results import forecast, results_table, tell_best, write_csv
 from mnist_bench.loggers.console import info, print_error
 from mnist_bench.runs.folder import (
+    RunFolder,
     claim_folder,
     make_folder,
     refuse_folder_that_cannot_be,
@@ -214,6 +215,7 @@ class Sweep:
             for found in everything
             if found.name in own
         ]
+        self._keep_what_is_wished()
         completed, failed = states.count(State.completed), states.count(State.failed)
         tell_best(self.record, everything)
         if completed < len(states):
@@ -223,6 +225,13 @@ class Sweep:
             info(f"{', '.join(told)}. To go on: {self.command()}")
         write_csv(self.record.path / "sweep.csv", self.record.varied(), everything)
         return failed > 0
+
+    def _keep_what_is_wished(self) -> None:
+        """Remove checkpoints of runs that were completed by earlier commands, too."""
+        for job in self.jobs:
+            if self._state(job) is State.completed:
+                run = RunFolder(self.record.path / self.names[job.digest])
+                run.keep(self.config.sweep.keep)
 
     def command(self) -> str:
         """Return the command line that does what is missing."""
