@@ -39,6 +39,13 @@ class Shown:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
+    def __eq__(self, other: object) -> bool:
+        """Equal the stream itself: absl's log closes one that is not among the process's own."""
+        return other is self or other is self.stream
+
+    def __hash__(self) -> int:
+        return hash(self.stream)
+
     def write(self, text: str) -> int:
         try:
             return self.stream.write(text)

@@ -1,5 +1,6 @@
 """What the machine refuses in the middle of a run ends in one sentence, and loses nothing."""
 
+import io
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from mnist_bench.errors import OutOfMemory, explain_file_error
+from mnist_bench.launch.edge import Shown
 from mnist_bench.runs.failures import is_out_of_memory, naming_the_batch
 from tests.support.train_command import (
     COMMAND,
@@ -211,3 +213,10 @@ def test_what_an_encoding_lacks_is_replaced(tmp_path, mnist_root) -> None:
     assert b"?????" in process.stdout and b"+------" in process.stdout
     assert json.loads((tmp_path / "папка" / "summary.json").read_text())["status"] == "completed"
     assert "папка" in (tmp_path / "папка" / "train.log").read_text("utf-8")
+
+
+def test_a_guarded_stream_is_still_known_as_the_process_s_own() -> None:
+    """By `in (sys.stderr, ...)`, as absl's log asks before it closes what it has written to."""
+    stream = io.TextIOWrapper(io.BytesIO())
+    assert stream in (Shown(stream), None)
+    assert io.StringIO() not in (Shown(stream), None)
