@@ -100,7 +100,8 @@ RECIPES = [
     Recipe("cnn3x3", rmsprop, ours="optimizer=keras3_rmsprop"),
     Recipe("cnn5x5", adam),
     Recipe("cnn5x5_single", adam),
-    Recipe("wide3x3", adadelta),
+    # Slow for its kernels; it has what mnist_cnn has, and more of it.
+    pytest.param(Recipe("wide3x3", adadelta), marks=pytest.mark.slow),
 ]
 # The same of the two with batch norm, and the other optimizers for one of them; quickly, 5 steps.
 BATCH_NORM_RECIPES = [
