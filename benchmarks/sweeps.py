@@ -69,14 +69,12 @@ def summaries(sweep: Path) -> list[Path]:
 @contextmanager
 def a_large_sweep() -> Iterator[tuple[SweepRecord, Plan, float]]:
     """A folder of 10,000 completed runs, what they are, and the seconds that planning them took."""
-    with (
-        initialize_config_dir(str(CONF), version_base="1.3"),
-        tempfile.TemporaryDirectory() as folder,
-    ):
+    with tempfile.TemporaryDirectory() as folder:
         finish(start(Path(folder), *TINY, "hydra.run.dir=run"))
         summary = json.loads(Path(folder, "run", "summary.json").read_text())
         begun = time.perf_counter()
-        planned = plan("train", LARGE, ["hydra.mode=MULTIRUN"])
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            planned = plan("train", LARGE, ["hydra.mode=MULTIRUN"])
         digests = [job.digest for job in planned.jobs]
         seconds = time.perf_counter() - begun
         record = SweepRecord(Path(folder, "sweep"))
