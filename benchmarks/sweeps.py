@@ -36,7 +36,7 @@ from mnist_bench.runs.records import provenance
 
 TINY = ["model=cnn5x5_single", "data.limit=640", "trainer.epochs=1"]
 # Values that make 10,000 runs.
-LARGE = ["model=cnn3x3,cnn5x5", "model.kernel_size=3,5,7,9,11", "seed=range(1000)"]
+LARGE = ["model=mnist_cnn,wide3x3", "model.kernel_size=3,5,7,9,11", "seed=range(1000)"]
 STARTS = 50
 
 
