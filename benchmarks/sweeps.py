@@ -146,7 +146,7 @@ def measure_cost() -> Iterator[tuple[str, str]]:
         paths = summaries(Path(folder, "outputs", "sweeps", "tiny"))
         ends = [path.stat().st_mtime for path in paths]
         steps = [json.loads(path.read_text())["train_seconds"] for path in paths]
-    beside = [b - a - s for a, b, s in zip(ends, ends[1:], steps[1:], strict=True)]
+    beside = [b - a - s for a, b, s in zip(ends[:-1], ends[1:], steps[1:], strict=True)]
     yield "20 tiny runs, the whole command", f"{seconds:.1f} s"
     yield "a tiny run's steps, median", f"{statistics.median(steps):.3f} s"
     yield (
