@@ -135,7 +135,7 @@ def compare(kind: str, killed: Path, undisturbed: Path, kills: int) -> Outcome:
         own = found[path.name]
         log = (own / "train.log").read_text()
         epochs += epochs_of(own)
-        tested_twice += log.count("test accuracy") > 1
+        tested_twice += log.count("  test accuracy  ") > 1
         one, other = (flat_summary(folder) for folder in (own, path))
         complete += one["status"] in ("completed", "pruned")
         wrong = [k for k in other.keys() - OF_A_PROCESS if one.get(k) != other[k]]

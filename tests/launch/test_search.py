@@ -451,4 +451,4 @@ def test_two_processes_share_a_search_and_one_takes_over_from_the_other(tmp_path
     assert "8 trials: " in rest
     for trial in trials:
         log = (study_in(tmp_path).folder_of(trial.number) / "train.log").read_text()
-        assert log.count("test accuracy") == (trial.state is TrialState.COMPLETE)
+        assert log.count("  test accuracy  ") == (trial.state is TrialState.COMPLETE)
