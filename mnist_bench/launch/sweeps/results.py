@@ -145,10 +145,11 @@ def tell_best(record: SweepRecord, standings: Sequence[Standing]) -> None:
     """
     if (best := best_of(standings)) is not None:
         info(f"best: {os.path.relpath(record.path / best.name)}")
+    varied = record.varied()
     losses: dict[str, list[float]] = {}
     for found in standings:
         if found.state is State.completed:
-            parts = shorten([_whole_name(found, record.varied())])[0].split()
+            parts = shorten([_whole_name(found, varied)])[0].split()
             settings = " ".join(part for part in parts if not part.startswith("seed="))
             losses.setdefault(settings, []).append(float(found.summary["val_loss"]))
     if len(losses) > 1 and (seeds := min(map(len, losses.values()))) > 1:
