@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import mnist_bench
 
@@ -19,6 +20,11 @@ def train_command(*arguments: str) -> list[str]:
     among what is installed, which may be another copy: so it is started by its path.
     """
     return [sys.executable, str(PROGRAM), "train", *arguments]
+
+
+def is_in_turn(launcher: Any) -> bool:
+    """Return whether a launcher, by its settings, runs jobs one after the other in this process."""
+    return str(launcher._target_).endswith(".BasicLauncher")
 
 
 # How often a process looks whether its parent lives, in seconds.

@@ -21,7 +21,7 @@ from mnist_bench.config.schema import register_schemas
 from mnist_bench.errors import leave
 from mnist_bench.launch.arguments import arrange
 from mnist_bench.launch.edge import as_sentence, guard_streams
-from mnist_bench.launch.jobs import end_with_parent
+from mnist_bench.launch.jobs import end_with_parent, is_in_turn
 from mnist_bench.runs.folder import InUse, RunFolder
 from mnist_bench.training.interrupt import OutOfTime, StopRequest
 
@@ -95,7 +95,7 @@ def _run_of_a_sweep(composed: DictConfig, folder: Path) -> float | None:
     from mnist_bench.loggers.console import Screen, info, print_error
     from mnist_bench.runs import session
 
-    if "BasicLauncher" not in HydraConfig.get().launcher._target_:
+    if not is_in_turn(HydraConfig.get().launcher):
         Screen.beside = folder.name
         end_with_parent()
     config = to_config(composed, HydraConfig.get().runtime.choices)

@@ -27,6 +27,7 @@ from mnist_bench.config.read import to_config
 from mnist_bench.config.schema import TrainConfig, Validation
 from mnist_bench.config.walk import flatten
 from mnist_bench.errors import BenchError, ConfigError, DataError, FileError
+from mnist_bench.launch.jobs import is_in_turn
 from mnist_bench.launch.search.results import tell_results, values_of
 from mnist_bench.launch.search.space import as_overrides, find_space, read_space
 from mnist_bench.launch.search.study import JOURNAL, SEEDS, SharedStudy
@@ -51,7 +52,7 @@ def carry_out(config: DictConfig, context: HydraContext, lines: Sequence[str]) -
         BenchError: the search cannot be as it is asked for; nothing has been trained.
         SystemExit: all trials failed, or the search was interrupted.
     """
-    if str(config.hydra.launcher._target_).rpartition(".")[2] != "BasicLauncher":
+    if not is_in_turn(config.hydra.launcher):
         raise ConfigError(
             "A search trains in its own process: leave out hydra/launcher, and give the same "
             "command several times to share it."

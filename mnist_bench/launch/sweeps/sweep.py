@@ -19,16 +19,18 @@ from mnist_bench.config.compose import quoted
 from mnist_bench.config.help import begin_command
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.errors import BenchError, TrainingError
+from mnist_bench.launch.jobs import is_in_turn
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
 from mnist_bench.launch.sweeps.results import forecast, results_table, tell_best, write_csv
-from mnist_bench.loggers.console import info, print_error
+from mnist_bench.loggers.console import Screen, info, print_error
 from mnist_bench.runs.folder import (
     RunFolder,
     claim_folder,
     make_folder,
     refuse_folder_that_cannot_be,
 )
+from mnist_bench.runs.prepare import prepare
 from mnist_bench.training.interrupt import OUT_OF_TIME
 
 # How often a run is looked at that another process works on, in seconds.
@@ -85,16 +87,11 @@ def refuse_what_cannot_run(config_name: str, hydra_lines: list[str], jobs: Seque
     Raises:
         BenchError: says why.
     """
-    # Imported late: PyTorch takes seconds, and a value out of range needs none of it.
-    from mnist_bench.runs.prepare import prepare
-
     for job in groups_of(jobs):
         prepare(compose_job(config_name, job, hydra_lines), info)
 
 
 def show(table: Table) -> None:
-    from mnist_bench.loggers.console import Screen
-
     Screen().console.print(table)
 
 
@@ -142,7 +139,7 @@ class Sweep:
 
     def _batches(self, jobs: list[Job]) -> list[list[Job]]:
         """One after the other where they are launched so, as others may take some meanwhile."""
-        if str(self.config.hydra.launcher._target_).endswith(".BasicLauncher"):
+        if is_in_turn(self.config.hydra.launcher):
             return [[job] for job in jobs]
         return [jobs] if jobs else []
 
