@@ -81,8 +81,8 @@ class Screen:
         lines = "".join(traceback.format_exception(error))
         hydras_log.info(f"The run failed.\n{lines.rstrip()}")
 
-    def table(self, table: Table, once: bool = False) -> None:
-        """Show a table; with `once` not again in this process, though each log has it.
+    def table(self, table: Table, once: bool = False) -> str:
+        """Show a table, and return it as text; with `once` not again, though each log has it.
 
         Beside other runs it is left to the log: the sweep's own has the figures of all.
         """
@@ -92,6 +92,7 @@ class Screen:
         if once:
             Screen.shown.add(text)
         hydras_log.info(f"\n{text}")
+        return text
 
     def epoch(self, record: EpochRecord, epochs: int, best: bool) -> None:
         """The line that stays of an epoch, at most 80 characters of a hundred epochs."""

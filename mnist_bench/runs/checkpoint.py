@@ -12,7 +12,7 @@ import shlex
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -71,7 +71,7 @@ class CheckpointWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Wait until everything is written; what ends a training is told before what this does."""
+        """Wait until everything is written; what ends a run is told before what this does."""
         self.thread.shutdown()
         if self.writing is not None and error is None:
             self.writing.result()
@@ -80,6 +80,11 @@ class CheckpointWriter:
     def has_failed(self) -> bool:
         """Whether the last set is known not to have been written."""
         return self.writing is not None and self.writing.done() and bool(self.writing.exception())
+
+    def wait(self) -> None:
+        """Wait until nothing is being written any more, whether that went well or not."""
+        if self.writing is not None:
+            wait([self.writing])
 
     def write(self, files: Mapping[Path, Content]) -> None:
         """Copy what the files are to hold, where it is, and begin to write them in this order."""

@@ -1,6 +1,5 @@
 """What a run leaves as plain files: metrics.csv, predictions.npz and summary.json."""
 
-import copy
 import csv
 import json
 import math
@@ -10,14 +9,16 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from importlib.metadata import version
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
 from torch import Tensor
 
 from mnist_bench import __version__
@@ -112,8 +113,15 @@ def saved_digest(folder: Path) -> str | None:
     return known
 
 
-# Written in C where that is installed: each run of a sweep reads its own.
+# Written in C where that is installed: each run of a sweep writes and reads its own.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Dumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]
+    """Writes what OmegaConf.to_yaml writes."""
+
+
+Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 
 
 @dataclass(frozen=True)
@@ -130,27 +138,34 @@ def write_command(folder: RunFolder, config: DictConfig, hydra: DictConfig) -> N
     Hydra does so itself unless hydra.output_subdir is null, but not each file whole or not at all.
     `hydra` has its settings under that key.
     """
-    files = {"config": _settled(config), "hydra": hydra, "overrides": hydra.hydra.overrides.task}
+    files = {
+        "config": _settled(config),
+        "hydra": _to_plain(hydra),
+        "overrides": _to_plain(hydra.hydra.overrides.task),
+    }
     folder.hydra.parent.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         with atomic_write(folder.hydra.with_name(f"{name}.yaml")) as file:
-            file.write(OmegaConf.to_yaml(content))
+            yaml.dump(content, file, Dumper, allow_unicode=True, sort_keys=False)
 
 
-def _settled(config: DictConfig) -> DictConfig:
-    """Return a copy with values in place of references to other settings, and to this process.
+def _to_plain(config: Any, resolve: bool = False) -> Any:
+    return OmegaConf.to_container(config, resolve=resolve, enum_to_str=True)
+
+
+def _settled(config: DictConfig) -> Any:
+    """Return the settings with values in place of references to others, and to this process.
 
     Else they would mean something else once those are changed. Those to the environment stay.
     """
-    settled = copy.deepcopy(config)
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    for key, value, _ in leaves(plain):
+    plain = _to_plain(config)
+    for key, value, _ in list(leaves(plain)):
         if "${" in str(value) and "${oc.env:" not in str(value):
             found = OmegaConf.select(config, key)
-            whole = OmegaConf.is_config(found)
-            value = OmegaConf.to_container(found, resolve=True) if whole else found
-            OmegaConf.update(settled, key, value)
-    return settled
+            *above, name = key.split(".")
+            group = reduce(getitem, above, plain)
+            group[name] = _to_plain(found, resolve=True) if OmegaConf.is_config(found) else found
+    return plain
 
 
 def read_command(folder: RunFolder) -> Command:

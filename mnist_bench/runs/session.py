@@ -19,7 +19,6 @@ from mnist_bench.errors import FileError, explain_file_error
 from mnist_bench.loggers.base import Logger, Loggers, Pruned
 from mnist_bench.loggers.console import (
     Screen,
-    as_text,
     closing_table,
     info,
     layers_table,
@@ -92,10 +91,11 @@ def carry_out(
                 hydra: Any = HydraConfig.instance().cfg
                 write_command(folder, composed, hydra)
         with recording_the_end(run, screen, stop), closing(made) as loggers:
-            fit(run, screen, loggers, stop)
-            with stop.at_once():
-                summary = run.test("completed", run.choose_tested_epoch())
-            loggers.end(summary)
+            with CheckpointWriter(run.placement.device) as writer:  # which the test is beside
+                fit(run, screen, loggers, stop, writer)
+                with stop.at_once():
+                    summary = run.test("completed", run.choose_tested_epoch())
+                loggers.end(summary)
             run.finish(summary)
         screen.table(closing_table(run.closing_rows(summary)))
         screen.line(f"folder: {os.path.relpath(path)}")  # whole, to be copied
@@ -105,26 +105,27 @@ def carry_out(
     return float(summary["val_loss"])
 
 
-def fit(run: Run, screen: Screen, loggers: Loggers, stop: StopRequest) -> None:
-    """Train to the last epoch, or until it is to stop; all is written then.
+def fit(
+    run: Run, screen: Screen, loggers: Loggers, stop: StopRequest, writer: CheckpointWriter
+) -> None:
+    """Train to the last epoch, or until it is to stop.
 
     Raises:
-        Stopped: the run can go on.
+        Stopped: the run can go on; all is written.
     """
     table = layers_table(
         run.config.model.name, summarise(run.learner.network, run.splits.image_shape)
     )
-    screen.table(table, once=True)
+    layers = screen.table(table, once=True)
     screen.line(run.describe(), style="bold")
     trainer, history = run.config.trainer, run.position.history
     steps = count_steps(len(run.splits.train), trainer.batch_size)
     stop.reserve = seconds_to_save(run)
     with (
         screen.bar(trainer.epochs, steps, run.position.epoch) as bar,
-        saved_if_stopped(run),
-        CheckpointWriter(run.placement.device) as writer,
+        saved_if_stopped(run, writer),
     ):
-        loggers.start(run.info(as_text(table)))
+        loggers.start(run.info(layers))
         for record in train(run.training, run.splits, trainer, stop, bar.show):
             best = best_record(history) is record
             if best:
@@ -155,11 +156,12 @@ def seconds_to_save(run: Run, last: float = 0.0) -> float:
 
 
 @contextmanager
-def saved_if_stopped(run: Run) -> Iterator[None]:
+def saved_if_stopped(run: Run, writer: CheckpointWriter) -> Iterator[None]:
     """Write all that is needed to go on before anything is said: the terminal may be gone."""
     try:
         yield
     except (Stopped, Pruned) as end:
+        writer.wait()
         for path, content in run.checkpoints(whole=True).items():
             write_checkpoint(path, content)
         if isinstance(end, Pruned):
