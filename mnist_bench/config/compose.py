@@ -9,6 +9,7 @@ from omegaconf import DictConfig, open_dict
 
 from mnist_bench.config.explain import REFUSALS, explain
 from mnist_bench.config.schema import register_schemas
+from mnist_bench.config.sources import register_sources
 from mnist_bench.errors import ConfigError
 
 
@@ -40,6 +41,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
     if not CONF.is_dir():
         raise ConfigError(f"{CONF} is not there: install mnist-bench again.")
     register_schemas()
+    register_sources()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("train", list(overrides), return_hydra_config=True)
