@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,7 @@ class Sweep:
         self.completed: dict[str, Standing] = {}  # by digest: what they are they stay
         self.attempted: set[str] = set()
         self.failed: set[str] = set()  # of those, also where no summary could tell
+        self.suspects: set[str] = set()  # by digest: they were under way when a launcher died
 
     @property
     def standings(self) -> dict[str, Standing]:
@@ -138,10 +139,14 @@ class Sweep:
         ]
 
     def _batches(self, jobs: list[Job]) -> list[list[Job]]:
-        """One after the other where they are launched so, as others may take some meanwhile."""
-        if is_in_turn(self.config.hydra.launcher):
-            return [[job] for job in jobs]
-        return [jobs] if jobs else []
+        """One after the other where they are launched so, as others may take some meanwhile.
+
+        Side by side go all but those of which one has ended a launcher: alone, it is known which.
+        """
+        in_turn = is_in_turn(self.config.hydra.launcher)
+        alone = [job for job in jobs if in_turn or job.digest in self.suspects]
+        beside = [job for job in jobs if job not in alone]
+        return [*([beside] if beside else []), *([job] for job in alone)]
 
     def _launch(self, jobs: Sequence[Job]) -> None:
         over = (State.running, State.completed)
@@ -154,6 +159,7 @@ class Sweep:
             self._announce(job)
             name = quoted(self.names[job.digest])
             overrides.append([*job.overrides, f"hydra.sweep.subdir={name}"])
+        before = [self._standing(job.digest).summary for job in jobs]
         try:
             results: Sequence[JobReturn] = self.launcher.launch(
                 overrides, initial_job_idx=self.place[jobs[0].digest]
@@ -161,25 +167,64 @@ class Sweep:
         except (BenchError, HydraException):
             raise
         except Exception as error:  # of the launcher itself, such as a process of its that died
-            said = str(error).partition("\n")[0]
-            raise TrainingError(
-                f"hydra/launcher={self.config.hydra.runtime.choices['hydra/launcher']} failed "
-                f"({type(error).__name__}: {said}); what its runs have saved is kept."
-            ) from error
+            self._go_on_after(error, jobs, before)
+            return
         for job, result in zip(jobs, results, strict=True):
-            name = self.names[job.digest]
-            if result.status is JobStatus.FAILED:
-                self.failed.add(name)
-            if self._state(job) is not State.running:
-                self.attempted.add(name)
+            failed = result.status is JobStatus.FAILED
+            if failed or self._state(job) is not State.running:
+                self._end_attempt(job, failed)
+
+    def _end_attempt(self, job: Job, failed: bool) -> None:
+        self.attempted.add(self.names[job.digest])
+        if failed:
+            self.failed.add(self.names[job.digest])
+
+    def _go_on_after(
+        self, error: Exception, jobs: Sequence[Job], before: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Sort the runs of a launcher that died: those that ended, those that may have ended it.
+
+        One process that is killed ends all those beside it. `before` are the summaries that the
+        runs had when they were launched.
+
+        Raises:
+            TrainingError: it has begun with none.
+        """
+        launcher = f"hydra/launcher={self.config.hydra.runtime.choices['hydra/launcher']}"
+        kind, said = type(error).__name__, str(error).partition("\n")[0]
+        left = []
+        for job, then in zip(jobs, before, strict=True):
+            now = self._standing(job.digest)
+            if now.summary and now.summary != then:
+                self._end_attempt(job, failed=now.state is State.failed)
+            else:
+                left.append(job)
+        if left and left[0].digest in self.suspects:  # which was launched alone
+            self._end_attempt(left[0], failed=True)
+            print_error(
+                f"{self.names[left[0].digest]} failed: its process died again, alone ({kind}); if "
+                f"it was killed for its memory, lower trainer.batch_size or data.limit."
+            )
+            return
+        begun = [job for job in left if self._folder(job).owner.exists()]
+        if len(left) == len(jobs) and not begun:
+            raise TrainingError(f"{launcher} failed ({kind}: {said}): no run has begun.") from error
+        self.suspects.update(job.digest for job in begun)
+        again = ", ".join(self.names[job.digest] for job in begun) or "none"
+        print_error(
+            f"A process of {launcher} died ({kind}), which ended those beside it. The others go "
+            f"on; tried once more, each alone: {again}."
+        )
+
+    def _folder(self, job: Job) -> RunFolder:
+        return RunFolder(self.record.path / self.names[job.digest])
 
     def _is_damaged(self, job: Job) -> bool:
         """Return whether a run's folder cannot be used, and say why if it cannot."""
         name, damage = self.names[job.digest], self._standing(job.digest).damage
         if damage:
             print_error(f"{name} failed: {damage}")
-            self.failed.add(name)
-            self.attempted.add(name)
+            self._end_attempt(job, failed=True)
         return bool(damage)
 
     def _announce(self, job: Job) -> None:
@@ -227,8 +272,7 @@ class Sweep:
         """Remove checkpoints of runs that were completed by earlier commands, too."""
         for job in self.jobs:
             if self._state(job) is State.completed:
-                run = RunFolder(self.record.path / self.names[job.digest])
-                run.keep(self.config.sweep.keep)
+                self._folder(job).keep(self.config.sweep.keep)
 
     def command(self) -> str:
         """Return the command line that does what is missing."""
