@@ -109,7 +109,7 @@ class Search:
             for values in self.space.ends():
                 prepare(self._compose(values), info)
         make_folder(self.path, "outputs/searches")
-        self.study = SharedStudy(self.path)
+        self.study = SharedStudy(self.path, begin=True)
         self.seed = first.seed
         made = computed(flatten(first)) | self.space.written | {SEEDS: self.seeds}
         self.study.refuse_another(made)
