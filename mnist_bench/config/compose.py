@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, open_dict
@@ -30,6 +31,19 @@ def quoted(text: str) -> str:
     """Return text as Hydra reads it in quotes: a backslash counts before a quote only."""
     escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), text)
     return f"'{escaped}'"
+
+
+def as_given(value: Any) -> str:
+    """Return a value as a command line has it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list():
+            return f"[{','.join(map(as_given, value))}]"
+        case _:
+            return str(value)
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:

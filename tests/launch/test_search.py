@@ -102,8 +102,8 @@ def test_another_space_or_setting_is_refused_and_the_difference_told(
     assert trial.values == [statistics.fmean(losses)] and len(set(losses)) == 2
     for arguments, space, told in (
         ([], SPACE, "made with --seeds=2, and this has --seeds=3"),
-        (["model.dropout=0"], SPACE, "made with model.dropout=[0.25, 0.5], and this has"),
-        ([], SPACE.replace("[3, 5]", "[3, 7]"), "model.kernel_size=[3, 5], and this has"),
+        (["model.dropout=0"], SPACE, "made with model.dropout=[0.25,0.5], and this has"),
+        ([], SPACE.replace("[3, 5]", "[3, 7]"), "model.kernel_size=[3,5], and this has"),
     ):
         seeds = 3 if "--seeds" in told else 2
         given = (*TINY, *arguments)

@@ -62,13 +62,41 @@ def test_settings_are_planned_as_they_are_composed(mnist_root):
             assert job.settings == flatten(compose_job("train", job, ["hydra.mode=RUN"]))
 
 
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["seed=0,0"], "the same, seed=0: give every value once"),
+        (["model.dropout=0.5,.5"], "the same, model.dropout=0.5: give every value once"),
+        (["trainer.save_every=1,2"], "as trainer.save_every changes nothing that they compute"),
+        (["model=mnist_cnn,cnn3x3"], "as model=mnist_cnn and model=cnn3x3 differ in nothing that"),
+        (
+            ["model=cnn3x3,cnn5x5", "model.kernel_size=3,5"],
+            "as model=cnn3x3 and model=cnn5x5 differ in model.kernel_size, and here both have "
+            "model.kernel_size=3",
+        ),
+        (
+            ["experiment=cnn3x3,cnn3x3_no_dropout", "model.dropout=0", "seed=1,2"],
+            "differ in model.dropout, and here both have model.dropout=0",
+        ),
+    ],
+)
+def test_why_two_runs_would_be_the_same_is_told(lines: list[str], why: str) -> None:
+    register_schemas()
+    with (
+        initialize_config_dir(str(CONF), version_base="1.3"),
+        pytest.raises(ConfigError) as refusal,
+    ):
+        plan("train", lines, ["hydra.mode=RUN"])
+    assert why in str(refusal.value)
+
+
 def test_another_setting_is_refused_and_the_difference_told(tmp_path, mnist_root):
     sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
     before = when_trained(tmp_path)
     for changed, told in (
         (["seed=0,1", "optimizer.lr=0.1"], "made with optimizer.lr=0.003, and this has"),
         (["seed=5,6", "trainer.epochs=2"], "made with trainer.epochs=1, and this has"),
-        (["seed=0,1", "model=cnn3x3", "model.dropout=0"], "made with model.dropout=[0.25, 0.5]"),
+        (["seed=0,1", "model=cnn3x3", "model.dropout=0"], "made with model.dropout=[0.25,0.5]"),
     ):
         process = sweep_of(tmp_path, mnist_root, *NAMED, *changed, status=1)
         (sentence,) = process.stderr.splitlines()

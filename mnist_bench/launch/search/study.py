@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mnist_bench.config.compose import as_given
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.runs.folder import InUse, RunFolder
 
@@ -110,7 +111,9 @@ class SharedStudy:
                 return
         keys = [k for k in sorted(then.keys() | made.keys()) if then.get(k) != made.get(k)]
         if keys:
-            before, now = (", ".join(f"{k}={d.get(k)}" for k in keys) for d in (then, made))
+            before, now = (
+                ", ".join(f"{k}={as_given(d.get(k))}" for k in keys) for d in (then, made)
+            )
             raise ConfigError(
                 f"The search {self.folder.name} was made with {before}, and this has {now}: give "
                 f"it another name, or what it was made with."
