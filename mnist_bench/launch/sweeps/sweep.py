@@ -12,14 +12,14 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from mnist_bench.config.compose import quoted
 from mnist_bench.config.help import begin_command
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.errors import BenchError, TrainingError
-from mnist_bench.launch.jobs import is_in_turn
+from mnist_bench.launch.jobs import is_in_turn, lay_jobs_in
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
 from mnist_bench.launch.sweeps.results import forecast, results_table, tell_best, write_csv
@@ -116,11 +116,7 @@ class Sweep:
 
     def run_all(self) -> None:
         """Launch what is missing, until nothing is; what other processes work on is waited for."""
-        with read_write(self.config):
-            hydra = self.config.hydra
-            hydra.sweep.dir = str(self.record.path)
-            # Each job is composed anew, from these.
-            hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(hydra.sweep.dir)}")
+        lay_jobs_in(self.record.path, self.config)
         while missing := self._missing():
             free = [job for job in missing if self._state(job) is not State.running]
             for batch in self._batches(free):
