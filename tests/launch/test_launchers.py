@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 
@@ -128,4 +129,5 @@ def test_a_process_that_is_killed_costs_the_sweep_its_own_run_alone(tmp_path, mn
     assert first.startswith("A process of hydra/launcher=joblib died (TerminatedWorkerError)")
     assert "model.width=3" in first.partition("each alone: ")[2]
     assert last.startswith("model.width=3 failed: its process died again, alone")
+    assert re.search(r"width=3 +failed", done.stdout)
     assert "2 of 3 runs are completed, 1 failed. To go on: " in done.stdout

@@ -110,7 +110,8 @@ def test_another_space_or_setting_is_refused_and_the_difference_told(
         said = refusal(tmp_path, mnist_root, monkeypatch, *given, space=space, seeds=seeds)
         assert told in said and "give it another name" in said
     told = run_train("tried", cwd=tmp_path, data_root=mnist_root, verb="status")
-    assert "1 trials: 1 completed" in told.stdout
+    assert "1 trial: 1 completed" in told.stdout
+    assert "best: outputs/searches/tried/trial-000" in told.stdout
 
 
 def test_a_trial_that_fails_does_not_end_the_search(tmp_path, mnist_root):

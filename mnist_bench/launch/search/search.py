@@ -15,7 +15,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 from optuna.trial import TrialState
-from rich.text import Text
 
 from mnist_bench.config.compose import quoted
 from mnist_bench.config.identity import computed
@@ -32,7 +31,7 @@ from mnist_bench.launch.search.study import JOURNAL, SEEDS, SharedStudy
 from mnist_bench.launch.sweeps.compose import find_launcher
 from mnist_bench.launch.sweeps.plan import Job, compose_job, parse
 from mnist_bench.loggers.base import Logger, Pruned, RunInfo
-from mnist_bench.loggers.console import Screen, info, print_error
+from mnist_bench.loggers.console import info, print_error
 from mnist_bench.runs import session
 from mnist_bench.runs.folder import InUse, make_folder
 from mnist_bench.runs.prepare import prepare
@@ -135,7 +134,7 @@ class Search:
         trial = self.study.attach(number)
         folder = self.study.folder_of(number)
         told = f"\n{folder.name} ({number + 1} of {self.total}): {values_of(trial.params)}"
-        Screen().console.print(Text(told, style="bold"))
+        info(told, style="bold")
         losses: list[float] = []
         try:
             for run in self.study.runs_of(number):
@@ -181,7 +180,7 @@ class Search:
         states = [trial.state for trial in self.study.trials]
         left = self.total - sum(state.is_finished() for state in states)
         if left > 0:
-            print(f"{left} of {self.total} trials are left. To go on: {self.command()}")
+            info(f"{left} of {self.total} trials are left. To go on: {self.command()}")
         return any(state is not TrialState.FAIL for state in states)
 
     def command(self) -> str:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,17 +243,16 @@ class Sweep:
     def tell_the_end(self) -> bool:
         """Show and write the table of all runs; return whether one of this command's failed."""
         self.names = self.record.names()  # others may have extended it
-        everything = list(map(self._standing, self.names))
+        everything = [
+            replace(found, state=State.failed) if found.name in self.failed else found
+            for found in map(self._standing, self.names)
+        ]
         show(results_table(os.path.relpath(self.record.path), everything, self.record.varied()))
         for found in everything:
             if found.damage and found.name not in self.failed:  # else it is told already
                 print_error(found.damage)
         own = {self.names[job.digest] for job in self.jobs}
-        states = [
-            State.failed if found.name in self.failed else found.state
-            for found in everything
-            if found.name in own
-        ]
+        states = [found.state for found in everything if found.name in own]
         self._keep_what_is_wished()
         completed, failed = states.count(State.completed), states.count(State.failed)
         tell_best(self.record, everything)
@@ -276,7 +276,8 @@ class Sweep:
         # As they were given, `${...}` included.
         overrides: Any = OmegaConf.to_container(self.config.hydra.overrides, resolve=False)
         own = ("hydra.mode=", "hydra.sweep.dir=", "sweep.name=")
-        lines = [o for o in (*overrides["task"], *overrides["hydra"]) if not o.startswith(own)]
+        given = (*overrides["task"], *overrides["hydra"])
+        lines = [line for line in given if not line.lstrip("+").startswith(own)]
         lines.append(f"sweep.name={self.record.path.name}")
         if self.record.path.parent != Path("outputs", "sweeps").absolute():
             lines.append(f"hydra.sweep.dir={os.path.relpath(self.record.path)}")
