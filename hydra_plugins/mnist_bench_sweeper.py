@@ -1,11 +1,9 @@
 """The sweeper that Hydra uses for `-m`; Hydra looks for plugins in `hydra_plugins` only."""
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -34,14 +32,10 @@ class MnistBenchSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         # Imported late, as below: Hydra loads this module for every command.
-        from mnist_bench.launch.sweeps.compose import JobLoader
+        from mnist_bench.launch.sweeps.compose import find_launcher
 
         self.config: DictConfig = config
-        loader = cast(ConfigLoader, JobLoader(hydra_context.config_loader))
-        context = HydraContext(loader, hydra_context.callbacks)
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=task_function, config=config
-        )
+        self.launcher: Launcher = find_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Return the validation loss of every run, by the name of its folder."""

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, open_dict
 
 from mnist_bench.config.explain import REFUSALS, explain
 from mnist_bench.config.schema import register_schemas
+from mnist_bench.config.sources import register_sources
 from mnist_bench.errors import ConfigError
 
 
@@ -31,6 +33,19 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+def as_given(value: Any) -> str:
+    """Return a value as a command line has it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list():
+            return f"[{','.join(map(as_given, value))}]"
+        case _:
+            return str(value)
+
+
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
     """The configuration and Hydra's own part of it.
 
@@ -40,6 +55,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
     if not CONF.is_dir():
         raise ConfigError(f"{CONF} is not there: install mnist-bench again.")
     register_schemas()
+    register_sources()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("train", list(overrides), return_hydra_config=True)

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
-from mnist_bench.config.compose import CONF
+from mnist_bench.config.compose import CONF, quoted
 from mnist_bench.config.habits import HABITS
 from mnist_bench.errors import ConfigError
 
@@ -31,6 +31,23 @@ VERBS |= {"-i": "--info", "--info": "--info", "-r": "--run", "--run": "--run"}
 OPTIONAL = {"experiment", "sweep"}
 SPARE = {*OPTIONAL, "logger", "augmentation"}
 SEVERAL = {"logger", "experiment"}
+
+
+NAME = re.compile(r"(?P<key>\+*sweep\.name)=(?P<name>(?!null$)[\w.+=-]+)", re.IGNORECASE)
+
+
+def as_typed(argument: str) -> str:
+    """Return an argument so that Hydra takes a path, or a sweep's name, as it was typed.
+
+    It would have `=` and others in quotes, and of names make 1000.0 of 1e3, and 7 of 007.
+    """
+    if name := NAME.fullmatch(argument):
+        if any(override.value() == name["name"] for override in _parse([argument])):
+            return argument
+        return f"{name['key']}={quoted(name['name'])}"
+    key, _, path = argument.partition("=")
+    plain = key != "resume" or path[:1] in ("'", '"') or "\\" in path or "${" in path
+    return argument if plain else f"resume={quoted(path)}"
 
 
 def arrange(arguments: Sequence[str]) -> list[str]:

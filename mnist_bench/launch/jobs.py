@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, read_write
+
 import mnist_bench
+from mnist_bench.config.compose import quoted
 
 PROGRAM = Path(mnist_bench.__file__).resolve().with_name("__main__.py")
 
@@ -25,6 +28,16 @@ def train_command(*arguments: str) -> list[str]:
 def is_in_turn(launcher: Any) -> bool:
     """Return whether a launcher, by its settings, runs jobs one after the other in this process."""
     return str(launcher._target_).endswith(".BasicLauncher")
+
+
+def lay_jobs_in(folder: Path, config: DictConfig) -> None:
+    """Have all jobs of a sweep lie in a folder, whose configuration is `config`.
+
+    Each is composed anew, from the command line of Hydra's own settings.
+    """
+    with read_write(config):
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")
 
 
 # How often a process looks whether its parent lives, in seconds.

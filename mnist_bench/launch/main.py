@@ -1,7 +1,6 @@
 """Train one network, or with -m a sweep of them: `mnist-bench train` and `python train.py`."""
 
 import os
-import re
 import signal
 import sys
 import traceback
@@ -14,18 +13,20 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mnist_bench import __version__
-from mnist_bench.config.compose import CONF, quoted
+from mnist_bench.config.compose import CONF
 from mnist_bench.config.help import register_help
 from mnist_bench.config.read import saved_choices, to_config
 from mnist_bench.config.schema import register_schemas
+from mnist_bench.config.sources import register_sources
 from mnist_bench.errors import leave
-from mnist_bench.launch.arguments import arrange
+from mnist_bench.launch.arguments import arrange, as_typed
 from mnist_bench.launch.edge import as_sentence, guard_streams
 from mnist_bench.launch.jobs import end_with_parent, is_in_turn
 from mnist_bench.runs.folder import InUse, RunFolder
 from mnist_bench.training.interrupt import OutOfTime, StopRequest
 
 register_schemas()
+register_sources()
 register_help()
 
 
@@ -48,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Errors come through to here, and leave as one sentence if they are the user's.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        # A path is taken as it is, though Hydra would have `=` and others in quotes.
-        sys.argv[1:] = arrange([_quoted_path(argument) for argument in sys.argv[1:]])
+        sys.argv[1:] = arrange(list(map(as_typed, sys.argv[1:])))
         with StopRequest() as stop, stop.at_once():
             _compose_and_run()
     except Exception as error:
@@ -58,12 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         leave(told)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-
-
-def _quoted_path(argument: str) -> str:
-    key, _, path = argument.partition("=")
-    plain = key != "resume" or path[:1] in ("'", '"') or "\\" in path or re.search(r"\$\{", path)
-    return argument if plain else f"resume={quoted(path)}"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

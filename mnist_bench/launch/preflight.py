@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from mnist_bench.config.compose import CONF, quoted
+from mnist_bench.config.compose import CONF
 from mnist_bench.config.identity import Role, changeable, role
 from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown_source, search_in
 from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
@@ -24,6 +24,7 @@ from mnist_bench.config.walk import flatten
 from mnist_bench.errors import ConfigError, leave
 from mnist_bench.launch.arguments import release
 from mnist_bench.launch.edge import as_sentence
+from mnist_bench.launch.jobs import lay_jobs_in
 from mnist_bench.launch.sweeps.plan import (
     known_to_hydra,
     parse,
@@ -77,11 +78,7 @@ class Preflight(Callback):
             if _is_ours(config, "MnistBenchSearch"):
                 return
             _name_runs_by_what_varies(config)
-            folder = claim_folder(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
-            with read_write(config):
-                config.hydra.sweep.dir = str(folder)
-                # Each job is composed anew, from these.
-                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")
+            lay_jobs_in(claim_folder(Path(config.hydra.sweep.dir), "hydra.sweep.dir"), config)
 
 
 @contextmanager

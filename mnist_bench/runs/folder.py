@@ -1,6 +1,7 @@
 """A run's folder: every path of it, whole files, and its owner; see outputs/README.md."""
 
 import errno
+import fcntl
 import itertools
 import json
 import os
@@ -167,13 +168,13 @@ class RunFolder:
         """
         if not self.owner.exists():
             return False
-        lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            with lock:
-                return False
-        except Timeout:
+            with (self.path / ".lock").open() as file:  # which takes no right to write
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
             return True
-        except (NotImplementedError, OSError):
+        except OSError:
             return self._is_alive()
 
     def _is_alive(self) -> bool:

@@ -210,6 +210,35 @@ def test_a_file_of_ones_own_that_is_no_yaml_is_named_with_the_line(
     assert sentence.endswith(said) and "\n" not in sentence
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"- width: 16\n", "it is a list."),
+        (b"my_nets.TinyNet\n", "it is only my_nets.TinyNet."),
+        (b"16\n", "it is only 16."),
+        ("# Größe\nwidth: 16\n".encode("latin-1"), "is not text in UTF-8 (byte 5 is none)"),
+    ],
+)
+def test_a_file_of_ones_own_that_has_no_keys_is_named(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    for group in ("model", "experiment"):
+        file = tmp_path / group / "tiny.yaml"
+        file.parent.mkdir()
+        file.write_bytes(content)
+        with pytest.raises(ConfigError) as refusal:
+            compose_text([f"{group}=tiny", f"hydra.searchpath=[{tmp_path}]"])
+        sentence = str(refusal.value)
+        assert sentence.startswith(f"{file} ") and said in sentence and "\n" not in sentence
+
+
+@pytest.mark.parametrize("content", ["", "# to come\n", "resume:\n", "seed: 3\n"])
+def test_one_that_has_none_yet_is_read(tmp_path: Path, content: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "tiny.yaml").write_text(f"# @package _global_\n{content}")
+    compose_text(["experiment=tiny", f"hydra.searchpath=[{tmp_path}]"])
+
+
 @pytest.mark.parametrize("ours", OURS)
 def test_what_is_offered_for_a_name_of_another_tool_can_be_set(compose: Compose, ours: str) -> None:
     key = ours.partition("=")[0]

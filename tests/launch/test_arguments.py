@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from mnist_bench.config.compose import CONF
 from mnist_bench.config.schema import register_schemas
 from mnist_bench.errors import ConfigError
-from mnist_bench.launch.arguments import arrange, release
+from mnist_bench.launch.arguments import arrange, as_typed, release
 from mnist_bench.launch.sweeps.plan import plan
 from tests.support.train_command import run_train
 
@@ -64,6 +64,20 @@ def test_what_is_no_command_line_is_refused_in_a_sentence(given: str, said: str)
     with pytest.raises(ConfigError) as refusal:
         arrange(given.split())
     assert said in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["1e3", "007", "1.10", "true", "NaN", "2026-11-26", "a=b", "kernels"]
+)
+def test_a_sweep_s_name_is_what_was_typed(name: str) -> None:
+    (line,) = arrange([as_typed(f"sweep.name={name}")])
+    (override,) = OverridesParser.create().parse_overrides([line])
+    assert override.value() == name and isinstance(override.value(), str)
+
+
+def test_no_name_is_none() -> None:
+    for line in ("sweep.name=null", "sweep.name=a,b", "sweep.name='1e3'", "seed=007"):
+        assert as_typed(line) == line
 
 
 GIVEN = ["optimizer=sgd,muon", "optimizer.momentum=0.9", "model.dropout=[0.25,0.5]", "-m"]

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 
@@ -90,3 +91,43 @@ def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
         assert process.stdout.readline() == "ready\n"
         process.kill()
         assert process.stdout.read() == "", "read to its end: nobody writes to it any more"
+
+
+DIES = """
+import multiprocessing, os
+from torch import nn
+
+class Dies(nn.Sequential):
+    def __init__(self, width, num_classes):
+        if width == 3 and "Loky" in multiprocessing.current_process().name:
+            os.kill(os.getpid(), 9)
+        super().__init__(nn.Conv2d(1, width, 9, 9), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(9 * width, num_classes))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_costs_the_sweep_its_own_run_alone(tmp_path, mnist_root):
+    """Joblib ends all others with it, so those under way are tried once more, each alone."""
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "dies.yaml").write_text("_target_: my_nets.Dies\nwidth: 2\n")
+    (tmp_path / "my_nets.py").write_text(DIES)
+    done = run_train(
+        *("--config-dir", "mine", "-m", "model=dies", "model.width=2,3,4", "sweep.name=killed"),
+        *("data.limit=200", "trainer.epochs=1", "trainer.gpus=0", "logger=none"),
+        *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+        cwd=tmp_path,
+        data_root=mnist_root,
+        OMP_NUM_THREADS="1",
+    )
+    assert done.returncode == 1, done.stderr
+    sweep = tmp_path / "outputs" / "sweeps" / "killed"
+    for width in (2, 4):
+        assert read_summary(sweep / f"model.width={width}")["status"] == "completed"
+    assert not (sweep / "model.width=3" / "summary.json").exists()
+    first, *_, last = done.stderr.splitlines()
+    assert first.startswith("A process of hydra/launcher=joblib died (TerminatedWorkerError)")
+    assert "model.width=3" in first.partition("each alone: ")[2]
+    assert last.startswith("model.width=3 failed: its process died again, alone")
+    assert re.search(r"width=3 +failed", done.stdout)
+    assert "2 of 3 runs are completed, 1 failed. To go on: " in done.stdout

@@ -2,33 +2,27 @@
 
 import csv
 import os
-import re
 import signal
 import subprocess
 
 import numpy as np
 import pytest
-from hydra import initialize_config_dir
 
-from mnist_bench.config.compose import CONF
-from mnist_bench.config.schema import register_schemas
-from mnist_bench.config.walk import flatten
 from mnist_bench.errors import ConfigError, DataError
-from mnist_bench.launch.sweeps.plan import compose_job, plan
 from mnist_bench.runs.checkpoint import epochs_begun, read_checkpoint
 from mnist_bench.runs.load import load
+from tests.support.sweeps import NAMED, sweep_of, when_trained
 from tests.support.train_command import (
     COMMAND,
+    TINY,
     environment,
     read_summary,
     run_train,
     same_training,
 )
 
-TINY = (
-    *("data.limit=200", "trainer.epochs=1", "trainer.gpus=0", "trainer.precision=fp32"),
-    *("model.channels=[4,4]", "model.dense=[8]", "logger=none"),
-)
+# Long enough to be stopped in the middle.
+LONGER = ("-m", *TINY, "data.limit=1000", "trainer.epochs=5", "seed=range(4)")
 
 
 def test_two_sweeps_that_begin_together_have_folders_of_their_own(tmp_path, mnist_root):
@@ -55,28 +49,6 @@ def test_two_sweeps_that_begin_together_have_folders_of_their_own(tmp_path, mnis
     assert sorted(found.values()) == [["cnn3x3"] * 2, ["cnn5x5"] * 2]
 
 
-def test_runs_that_would_be_the_same_are_refused(tmp_path, mnist_root):
-    for arguments, said in (
-        (["seed=0,0"], "Two runs of this sweep would be the same, seed=0"),
-        (["model.dropout=0.5,.5"], "Two runs of this sweep would be the same, model.dropout=0.5"),
-        (["seed=1", "seed=2,3"], "seed is given twice, as seed=1 and seed=2,3"),
-        (["seed=0,1", "sweep.name=a/b"], "sweep.name=a/b is not allowed"),
-        (["sweep.name=a,b"], "sweep.name=a,b varies what is one for a whole sweep"),
-        (
-            ["model.dropout=interval(0,1)"],
-            "names no single values: give some, as in model.dropout=",
-        ),
-        (["seed=range(0)"], "seed=range(0) has no values to vary"),
-        (["seed=range(0,9,0)"], "seed=range(0,9,0) has no values to vary"),
-        (["model=glob(zzz*)"], "model=glob(zzz*) has no values to vary"),
-        (["++seed=0,1", "seed=2"], "seed is given twice, as ++seed=0,1 and seed=2"),
-    ):
-        process = run_train("-m", *arguments, *TINY, cwd=tmp_path, data_root=mnist_root)
-        assert process.returncode == 1
-        assert said in process.stderr and len(process.stderr.splitlines()) == 1
-        assert list(tmp_path.iterdir()) == []
-
-
 def test_a_run_that_is_in_use_is_refused_with_its_owner(tmp_path, mnist_root):
     """And once it is over, it can be gone on with."""
     long = [*TINY, "trainer.epochs=1000", "hydra.run.dir=run"]
@@ -94,23 +66,6 @@ def test_a_run_that_is_in_use_is_refused_with_its_owner(tmp_path, mnist_root):
     more = f"trainer.epochs={begun + 1}"
     again = run_train("resume=run", more, cwd=tmp_path, data_root=mnist_root)
     assert again.returncode == 0, again.stderr
-
-
-# --- Named sweeps -----------------------------------------------------------------------------
-
-NAMED = ("-m", *TINY, "sweep.name=named")
-# Long enough to be stopped in the middle.
-LONGER = ("-m", *TINY, "data.limit=1000", "trainer.epochs=5", "seed=range(4)")
-
-
-def sweep_of(folder, mnist_root, *arguments, status=0):
-    process = run_train(*arguments, cwd=folder, data_root=mnist_root)
-    assert process.returncode == status, process.stderr
-    return process
-
-
-def when_trained(folder):
-    return {p.parent.name: p.stat().st_mtime_ns for p in folder.rglob("predictions.npz")}
 
 
 def test_the_same_command_again_does_what_is_missing(tmp_path, mnist_root):
@@ -156,34 +111,6 @@ def test_the_same_command_again_does_what_is_missing(tmp_path, mnist_root):
         summary = read_summary(named / row["run"])
         assert float(row["val_loss"]) == summary["val_loss"]
         assert int(row["test_errors"]) == summary["test_errors"]
-
-
-def test_another_setting_is_refused_and_the_difference_told(tmp_path, mnist_root):
-    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
-    before = when_trained(tmp_path)
-    for changed, told in (
-        (["seed=0,1", "optimizer.lr=0.1"], "made with optimizer.lr=0.003, and this has"),
-        (["seed=5,6", "trainer.epochs=2"], "made with trainer.epochs=1, and this has"),
-        (["seed=0,1", "model=cnn3x3", "model.dropout=0"], "made with model.dropout=[0.25, 0.5]"),
-    ):
-        process = sweep_of(tmp_path, mnist_root, *NAMED, *changed, status=1)
-        (sentence,) = process.stderr.splitlines()
-        assert told in sentence and "give it another sweep.name" in sentence
-        assert "or what it was made with: mnist-bench train -m " in sentence
-    assert when_trained(tmp_path) == before
-    # What changes nothing that is computed may differ.
-    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1", "trainer.save_every=3")
-
-
-def test_a_dry_run_tells_what_is_there_and_trains_nothing(tmp_path, mnist_root):
-    nothing = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1", "sweep.dry_run=true")
-    assert "how long a run takes is not known yet" in nothing.stdout
-    assert not (tmp_path / "outputs").exists()
-    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
-    some = sweep_of(tmp_path, mnist_root, *NAMED, "seed=range(4)", "sweep.dry_run=true")
-    assert "2 of 4 runs are missing: about " in some.stdout
-    assert some.stdout.count("waiting") == 2 and some.stdout.count("completed") == 2
-    assert len(when_trained(tmp_path)) == 2
 
 
 def test_a_sweep_that_is_stopped_says_how_it_goes_on_to_the_same_end(tmp_path, mnist_root):
@@ -250,118 +177,6 @@ def test_two_processes_share_a_sweep_and_one_takes_over_from_the_other(tmp_path,
     assert len(when_trained(tmp_path)) == 4
 
 
-def test_settings_are_planned_as_they_are_composed(mnist_root):
-    """Numbers between the ends of an axis are set without composing all."""
-    register_schemas()
-    lines = [
-        *(
-            "model=cnn3x3,vgg16",
-            "optimizer.lr=1e-4,2e-4,3e-4,0.5",
-            "model.dropout=0.5,[0,0.1],0,0.2",
-        ),
-        *("model.adam_lr=0.001,0.002,0.003", "seed=range(2)", "data.scaling=raw,unit"),
-    ]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        planned = plan("train", lines[:3] + lines[4:], ["hydra.mode=RUN"])
-        others = plan("train", ["trainer.gpus=0", lines[3]], ["hydra.mode=RUN"])
-        assert len(planned.jobs) == 2 * 4 * 4 * 2 * 2
-        assert [job.settings["optimizer.lr"] for job in others.jobs] == [0.001, 0.002, 0.003]
-        refers = plan(
-            *("train", ["label_smoothing=${model.adam_lr},0", lines[3], "++seed=1,2"]),
-            ["hydra.mode=RUN"],
-        )
-        assert {job.settings["label_smoothing"] for job in refers.jobs} == {0, 1e-3, 2e-3, 3e-3}
-        assert refers.jobs[0].name().endswith("--seed=1")
-        with pytest.raises(ConfigError, match=r"the same, .* model.adam_lr=0.001 and .*=0.002"):
-            plan("train", ["optimizer.lr=1e-3,2e-3", lines[3]], ["hydra.mode=RUN"])
-        for job in (*planned.jobs[::7], *others.jobs, *refers.jobs):
-            assert job.settings == flatten(compose_job("train", job, ["hydra.mode=RUN"]))
-
-
-def test_a_folder_that_holds_another_run_is_not_taken_for_it(tmp_path, mnist_root):
-    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
-    named = tmp_path / "outputs" / "sweeps" / "named"
-    (named / "seed=1").rename(named / "seed=2")
-    process = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,2", status=1)
-    assert "seed=2 holds another run, of other settings: move it away" in process.stderr
-
-
-def test_files_in_conf_sweep_are_sweeps(tmp_path, mnist_root):
-    """Of which the command line may take a part."""
-    process = sweep_of(tmp_path, mnist_root, "sweep=kernel_dropout", *TINY, "sweep.dry_run=true")
-    assert "27 of 27 runs are missing" in process.stdout
-    part = ("sweep=kernel_dropout", *TINY, "seed=5", "model.dropout=0.1,0.2", "sweep.dry_run=true")
-    assert "6 of 6 runs are missing" in sweep_of(tmp_path, mnist_root, *part).stdout
-
-
-def test_a_run_that_cannot_go_on_fails_the_sweep(tmp_path, mnist_root):
-    """Though no summary.json could be written that says so."""
-    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
-    run = tmp_path / "outputs" / "sweeps" / "named" / "seed=0"
-    (run / "summary.json").unlink()
-    for file in (run / "checkpoints").iterdir():
-        file.write_bytes(b"junk")
-    process = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1", status=1)
-    assert process.stderr.startswith("seed=0 failed: ")
-    assert "1 of 2 runs are completed, 1 failed. To go on: " in process.stdout
-
-
-def test_a_damaged_summary_fails_its_run_and_hides_no_other(tmp_path, mnist_root):
-    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
-    named = tmp_path / "outputs" / "sweeps" / "named"
-    before = when_trained(named)
-    (named / "seed=0" / "summary.json").write_text("{")
-    process = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1,2", status=1)
-    (sentence,) = process.stderr.splitlines()
-    assert sentence.startswith("seed=0 failed: ") and "summary.json is damaged" in sentence
-    assert "2 of 3 runs are completed, 1 failed. To go on: " in process.stdout
-    after = when_trained(named)
-    assert {*after} == {"seed=0", "seed=1", "seed=2"}
-    assert all(after[name] == before[name] for name in before)
-    command = [*COMMAND[:-1], "status", "named"]
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert told.returncode == 0 and "summary.json is damaged" in told.stderr
-    for row in ("seed=0 +failed", "seed=1 +completed", "seed=2 +completed"):
-        assert re.search(row, told.stdout)
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"jobs": {}}', '{"jobs": [1]}', "null"])
-def test_a_damaged_record_is_named_and_runs_are_found_without_it(tmp_path, mnist_root, content):
-    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0")
-    named = tmp_path / "outputs" / "sweeps" / "named"
-    before = when_trained(named)
-    (named / "sweep.json").write_text(content)
-    process = sweep_of(tmp_path, mnist_root, *NAMED, "seed=0", status=1)
-    assert "sweep.json is damaged" in process.stderr and "remove it" in process.stderr
-    assert len(process.stderr.splitlines()) == 1
-    (named / "sweep.json").unlink()
-    sweep_of(tmp_path, mnist_root, *NAMED, "seed=0")
-    assert when_trained(named) == before
-
-
-def test_settings_of_sweeps_are_refused_where_they_would_do_nothing(tmp_path, mnist_root):
-    for given in (
-        [*TINY, "sweep.name=one"],
-        ["-m", "hydra/sweeper=basic", *TINY, "seed=0,1", "sweep.dry_run=true"],
-    ):
-        process = sweep_of(tmp_path, mnist_root, *given, status=1)
-        assert "is for a sweep of mnist-bench" in process.stderr
-        assert list(tmp_path.iterdir()) == []
-    sweep_of(tmp_path, mnist_root, "-m", "hydra/sweeper=basic", *TINY, "seed=0,1")
-    assert len(when_trained(tmp_path)) == 2
-
-
-def test_an_override_that_refers_to_a_setting_is_kept_as_it_was_given(tmp_path, mnist_root):
-    refers = "label_smoothing=${model.adam_lr}"
-    sweep_of(tmp_path, mnist_root, *TINY, refers, "hydra.run.dir=run")
-    summary = read_summary(tmp_path / "run")
-    assert refers in summary["overrides"] and summary["config"]["label_smoothing"] == 3e-3
-    sweep_of(tmp_path, mnist_root, *NAMED, refers, "model.adam_lr=1e-3,2e-3")
-    before = when_trained(tmp_path)
-    sweep_of(tmp_path, mnist_root, *NAMED, refers, "model.adam_lr=1e-3,2e-3")
-    assert when_trained(tmp_path) == before
-
-
 def test_status_is_told_from_beside(tmp_path, mnist_root):
     sweep_of(tmp_path, mnist_root, *NAMED, "seed=0,1")
     command = [*COMMAND[:-1], "status", "named"]
@@ -369,12 +184,6 @@ def test_status_is_told_from_beside(tmp_path, mnist_root):
     assert told.returncode == 0 and "All runs are completed." in told.stdout
     none = subprocess.run([*command[:-1], "nowhere"], cwd=tmp_path, capture_output=True, text=True)
     assert none.returncode == 1 and "nowhere is not the folder of a sweep" in none.stderr
-
-
-def test_it_ends_at_the_first_failure_if_that_is_wished(tmp_path, mnist_root):
-    fails = (*NAMED, "optimizer=sgd", "optimizer.lr=1e20,0.01", "sweep.fail_fast=true")
-    process = sweep_of(tmp_path, mnist_root, *fails, status=1)
-    assert "1 failed, 1 are left" in process.stdout
 
 
 def test_checkpoints_stay_as_is_wished(tmp_path, mnist_root, images):

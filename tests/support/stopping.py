@@ -1,5 +1,6 @@
 """What is to happen within a training that a test has started (`train_command.started`)."""
 
+import errno
 import fcntl
 import json
 import os
@@ -32,6 +33,18 @@ def at_step(number: int, what: Callable[[], object]) -> None:
 
 def send(signal_number: int) -> None:
     os.kill(os.getpid(), signal_number)
+
+
+def refuse_to_write(folder: Path) -> None:
+    """Have this folder be on a disk that is read-only, for this process."""
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "open" or not str(arguments[0]).startswith(str(folder)):
+            return
+        if arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), arguments[0])
+
+    sys.addaudithook(refuse)
 
 
 def signal_in_step(number: int, signal_number: int) -> None:

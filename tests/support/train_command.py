@@ -26,6 +26,10 @@ COMMAND = train_command()
 FEWER = ("model.channels=[32,32]", "trainer.precision=fp32", "trainer.gpus=0")
 # Enough to go through every part of a run in a second.
 QUICK = (*FEWER, "data.limit=500", "trainer.epochs=1")
+TINY = (
+    *("data.limit=200", "trainer.epochs=1", "trainer.gpus=0", "trainer.precision=fp32"),
+    *("model.channels=[4,4]", "model.dense=[8]", "logger=none"),
+)
 FIVE_EPOCHS = (*FEWER, "data.limit=1000", "trainer.epochs=5")
 
 

@@ -63,7 +63,6 @@ def tell_results(study: SharedStudy, config: DictConfig) -> None:
     if importances := importances_of(study):
         draw_importances(path / "importances.png", importances)
     if (best := best_of(trials)) is not None:
-        info(f"best: {os.path.relpath(study.folder_of(best.number))}")
         if not write_best(study, best, config):
             info("Its folder is gone, or damaged: it cannot be written as an experiment.")
             return
@@ -76,14 +75,16 @@ def tell_results(study: SharedStudy, config: DictConfig) -> None:
 
 
 def show(study: SharedStudy) -> None:
-    """Show the table of the best trials, how many there are, and what mattered."""
+    """Show the table of the best trials, how many there are, what mattered, and the best."""
     screen = Screen()
     screen.console.print(trials_table(study))
     states = [_state(study, trial) for trial in study.trials]
     counts = [f"{states.count(word)} {word}" for word in dict.fromkeys(states)]
-    info(f"{len(states)} trials: {', '.join(counts)}")
+    info(f"{len(states)} {'trial' if len(states) == 1 else 'trials'}: {', '.join(counts)}")
     if importances := importances_of(study):
         screen.console.print(importances_table(importances))
+    if (best := best_of(study.trials)) is not None:
+        info(f"best: {os.path.relpath(study.folder_of(best.number))}")
 
 
 def trials_table(study: SharedStudy) -> Table:

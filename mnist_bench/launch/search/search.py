@@ -12,28 +12,26 @@ from typing import Any
 
 import optuna
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.types import HydraContext
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig
 from optuna.trial import TrialState
-from rich.text import Text
 
 from mnist_bench.config.compose import quoted
-from mnist_bench.config.explain import explain
 from mnist_bench.config.identity import computed
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.read import to_config
 from mnist_bench.config.schema import TrainConfig, Validation
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import BenchError, ConfigError, DataError, FileError
-from mnist_bench.launch.jobs import is_in_turn
+from mnist_bench.errors import BenchError, ConfigError, FileError
+from mnist_bench.launch.edge import as_sentence
+from mnist_bench.launch.jobs import is_in_turn, lay_jobs_in
 from mnist_bench.launch.search.results import tell_results, values_of
 from mnist_bench.launch.search.space import as_overrides, find_space, read_space
 from mnist_bench.launch.search.study import JOURNAL, SEEDS, SharedStudy
+from mnist_bench.launch.sweeps.compose import find_launcher
 from mnist_bench.launch.sweeps.plan import Job, compose_job, parse
 from mnist_bench.loggers.base import Logger, Pruned, RunInfo
-from mnist_bench.loggers.console import Screen, info, print_error
+from mnist_bench.loggers.console import info, print_error
 from mnist_bench.runs import session
 from mnist_bench.runs.folder import InUse, make_folder
 from mnist_bench.runs.prepare import prepare
@@ -61,17 +59,12 @@ def carry_out(config: DictConfig, context: HydraContext, lines: Sequence[str]) -
     search.begin()
     try:
         search.run_all()
-    except (KeyboardInterrupt, SystemExit, BenchError):
+    except (KeyboardInterrupt, SystemExit, BenchError, OSError) as end:
+        if isinstance(end, OSError) and end.filename is None:  # of what Optuna writes
+            end.filename = str(search.path / JOURNAL)
         with suppress(OSError):  # the first one is told
             search.tell_the_end()
         raise
-    except OSError as error:
-        with suppress(OSError):
-            search.tell_the_end()
-        raise DataError(
-            f"{error.filename or search.path} cannot be written ({error.strerror}): when it can, "
-            f"the same command goes on."
-        ) from error
     if not search.tell_the_end():
         sys.exit("All trials of this search failed: see the sentences above, and trials.csv.")
 
@@ -84,9 +77,7 @@ class Search:
         self.total, self.seeds = own.trials, own.seeds
         self.space = read_space(find_space(own.space))
         self.path = Path(config.hydra.sweep.dir).absolute()
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=self._train, config=config
-        )
+        self.launcher = find_launcher(context, self._train, config)
         self.watching: list[Logger] = []  # of the run that trains
 
     def begin(self) -> None:
@@ -109,14 +100,11 @@ class Search:
             for values in self.space.ends():
                 prepare(self._compose(values), info)
         make_folder(self.path, "outputs/searches")
-        self.study = SharedStudy(self.path)
+        self.study = SharedStudy(self.path, begin=True)
         self.seed = first.seed
         made = computed(flatten(first)) | self.space.written | {SEEDS: self.seeds}
         self.study.refuse_another(made)
-        with read_write(self.config):
-            self.config.hydra.sweep.dir = str(self.path)
-            # Each trial is composed anew, from these.
-            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(self.path))}")
+        lay_jobs_in(self.path, self.config)
 
     def _compose(self, values: dict[str, Any]) -> TrainConfig:
         job = Job(tuple(as_overrides(values)), self.lines, {})
@@ -146,7 +134,7 @@ class Search:
         trial = self.study.attach(number)
         folder = self.study.folder_of(number)
         told = f"\n{folder.name} ({number + 1} of {self.total}): {values_of(trial.params)}"
-        Screen().console.print(Text(told, style="bold"))
+        info(told, style="bold")
         losses: list[float] = []
         try:
             for run in self.study.runs_of(number):
@@ -160,9 +148,8 @@ class Search:
         except (InUse, FileError, OSError):
             raise  # not the trial's fault: it goes on when the same command is given again
         except Exception as error:
-            kind = "" if isinstance(error, BenchError | HydraException) else type(error).__name__
-            sentence = explain(error) if isinstance(error, HydraException) else str(error)
-            print_error(f"{folder.name} failed: {kind and f'{kind}: '}{sentence}")
+            sentence = as_sentence(error) or f"{type(error).__name__}: {error}"
+            print_error(f"{folder.name} failed: {sentence}")
             trial.set_user_attr("error", sentence)
             self.study.study.tell(number, state=TrialState.FAIL)
         else:
@@ -193,7 +180,7 @@ class Search:
         states = [trial.state for trial in self.study.trials]
         left = self.total - sum(state.is_finished() for state in states)
         if left > 0:
-            print(f"{left} of {self.total} trials are left. To go on: {self.command()}")
+            info(f"{left} of {self.total} trials are left. To go on: {self.command()}")
         return any(state is not TrialState.FAIL for state in states)
 
     def command(self) -> str:

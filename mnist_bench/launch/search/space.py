@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from mnist_bench.config.compose import CONF
+from mnist_bench.config.compose import CONF, as_given
 from mnist_bench.config.identity import Role, role
 from mnist_bench.config.ranges import is_number, is_whole
 from mnist_bench.errors import ConfigError
@@ -51,19 +51,7 @@ def _ends(drawn: BaseDistribution) -> tuple[Any, ...]:
 
 def as_overrides(values: Mapping[str, Any]) -> list[str]:
     """Return the values of a trial as a command line has them."""
-    return [f"{key}={_as_text(value)}" for key, value in values.items()]
-
-
-def _as_text(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case list():
-            return f"[{','.join(map(_as_text, value))}]"
-        case _:
-            return str(value)
+    return [f"{key}={as_given(value)}" for key, value in values.items()]
 
 
 def find_space(given: str) -> Path:
@@ -123,7 +111,7 @@ def _distribution(key: str, written: Any) -> BaseDistribution:
 def _choices(key: str, written: list[Any]) -> BaseDistribution:
     if not written:
         raise ConfigError(f"{key} has an empty list: give the values to choose from.")
-    texts = [_as_text(value) for value in written]
+    texts = [as_given(value) for value in written]
     if twice := [text for text in texts if texts.count(text) > 1]:
         raise ConfigError(f"{key} has {twice[0]} twice: give each choice once.")
     plain = (bool, int, float, str, type(None))

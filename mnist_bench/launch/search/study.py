@@ -1,6 +1,6 @@
 """Optuna's study in a journal that several processes write to, and who works on which trial."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mnist_bench.config.compose import as_given
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.runs.folder import InUse, RunFolder
 
@@ -57,11 +58,14 @@ class JournalLock(JournalFileOpenLock):
 class SharedStudy:
     """The folder of a search: its journal, and a folder for each trial.
 
+    With `begin` the study is made if there is none; without, nothing is written, nor locked.
+
     Raises:
+        ConfigError: there is no study to be read, yet.
         DataError: the journal is damaged.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, begin: bool = False):
         self.folder = folder
         journal = folder / JOURNAL
         self.lock = JournalLock(journal)
@@ -69,8 +73,10 @@ class SharedStudy:
         try:
             backend = JournalFileBackend(str(journal), lock_obj=self.lock)
             storage = optuna.storages.JournalStorage(backend)
-            with self.lock:
+            with self.lock if begin else nullcontext():
                 known = NAME in optuna.get_all_study_names(storage)
+                if not (known or begin):
+                    raise ConfigError(f"The search {folder.name} has not begun yet.")
                 make = optuna.load_study if known else optuna.create_study
                 self.study = make(study_name=NAME, storage=storage, pruner=PRUNER)
         except (ValueError, KeyError, TypeError, AssertionError) as error:
@@ -105,7 +111,9 @@ class SharedStudy:
                 return
         keys = [k for k in sorted(then.keys() | made.keys()) if then.get(k) != made.get(k)]
         if keys:
-            before, now = (", ".join(f"{k}={d.get(k)}" for k in keys) for d in (then, made))
+            before, now = (
+                ", ".join(f"{k}={as_given(d.get(k))}" for k in keys) for d in (then, made)
+            )
             raise ConfigError(
                 f"The search {self.folder.name} was made with {before}, and this has {now}: give "
                 f"it another name, or what it was made with."

@@ -1,12 +1,28 @@
 """Composing the jobs of a sweep for Hydra's launchers: each combination of files once."""
 
 import pickle
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+
+def find_launcher(
+    context: HydraContext, task_function: TaskFunction, config: DictConfig
+) -> Launcher:
+    """Return the launcher that is configured, which composes its jobs by a JobLoader."""
+    loader = cast(ConfigLoader, JobLoader(context.config_loader))
+    return Plugins.instance().instantiate_launcher(
+        hydra_context=HydraContext(loader, context.callbacks),
+        task_function=task_function,
+        config=config,
+    )
 
 
 class JobLoader:

@@ -18,20 +18,22 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Transformer
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_bench.config.compose import as_given
 from mnist_bench.config.identity import computed, digest
 from mnist_bench.config.read import to_config
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
-from mnist_bench.errors import ConfigError
+from mnist_bench.errors import BenchError, ConfigError
 
 # What a folder is called at most; file systems allow 255 bytes.
 LONGEST_NAME = 120
 
 Settings = dict[str, Any]
+Files = tuple[str, ...]  # of groups that vary: GROUP=NAME of each, one combination
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,18 @@ class Axis:
     sign: str  # + or ++ before the key, or nothing
     values: tuple[str, ...]
     parsed: tuple[Any, ...]  # the same as Hydra reads them
+    is_group: bool  # whether the values are files, not settings
+
+    @classmethod
+    def of(cls, override: Override) -> "Axis":
+        key = _key(override)
+        return cls(
+            key,
+            "+" * (len(override.get_key_element()) - len(key)),
+            tuple(map(str, override.sweep_string_iterator())),
+            tuple(override.sweep_iterator(Transformer.identity)),
+            _is_group(key),
+        )
 
     def lines(self) -> list[str]:
         return [f"{self.sign}{self.key}={value}" for value in self.values]
@@ -140,46 +154,45 @@ def plan(config_name: str, lines: Sequence[str], hydra_lines: Sequence[str]) -> 
     _refuse_what_cannot_vary(overrides)
     refuse_twice(overrides)
     shared = tuple(str(o.input_line) for o in overrides if not o.is_sweep_override())
-    axes = tuple(
-        Axis(
-            _key(o),
-            "+" * (len(o.get_key_element()) - len(_key(o))),
-            tuple(map(str, o.sweep_string_iterator())),
-            tuple(o.sweep_iterator(Transformer.identity)),
-        )
-        for o in overrides
-        if o.is_sweep_override()
-    )
+    axes = tuple(Axis.of(o) for o in overrides if o.is_sweep_override())
     if any("${" in line for line in lines):
         jobs = _compose_all(config_name, axes, shared, hydra_lines)
         base = jobs[0].settings
         moved = {key for job in jobs for key in _differences(base, job.settings)}
         return Plan(axes, shared, tuple(jobs), {}, frozenset(moved))
-    groups = [axis for axis in axes if _is_group(axis.key)]
-    bases, changes = {}, {}
+    bases, changes = _compose_once(config_name, axes, shared, hydra_lines)
+    jobs = []
+    for varied in itertools.product(*(axis.lines() for axis in axes)):
+        files = tuple(line for line, axis in zip(varied, axes, strict=True) if axis.is_group)
+        settings = dict(bases[files])
+        for line, axis in zip(varied, axes, strict=True):
+            if not axis.is_group:
+                settings |= changes[files, line]
+        jobs.append(Job(varied, shared, settings))
+    _refuse_alike(jobs, config_name)
+    moved = {axis.key for axis in axes} | {key for change in changes.values() for key in change}
+    named = {" ".join(files): settings for files, settings in bases.items()}
+    return Plan(axes, shared, tuple(jobs), named, frozenset(moved))
+
+
+def _compose_once(
+    config_name: str, axes: Sequence[Axis], shared: Sequence[str], hydra_lines: Sequence[str]
+) -> tuple[dict[Files, Settings], dict[tuple[Files, str], Settings]]:
+    """Return the settings of each combination of files, and what each value changes of them."""
+    bases: dict[Files, Settings] = {}
+    changes: dict[tuple[Files, str], Settings] = {}
+    values = [axis for axis in axes if not axis.is_group]
     # With the first of the values that vary: they may have no default, or set what another moves.
-    first = [axis.lines()[0] for axis in axes if axis not in groups]
-    for files in itertools.product(*(axis.lines() for axis in groups)):
+    first = [axis.lines()[0] for axis in values]
+    for files in itertools.product(*(axis.lines() for axis in axes if axis.is_group)):
         composed = _compose(config_name, [*shared, *files, *first, *hydra_lines])
         choices = composed.hydra.runtime.choices
         config = without_hydra(composed)
         bases[files] = flatten(to_config(config, choices))
-        for axis in axes:
-            if axis not in groups:
-                for line, change in _changes(config, choices, bases[files], axis):
-                    changes[files, line] = change
-    jobs = []
-    for varied in itertools.product(*(axis.lines() for axis in axes)):
-        files = tuple(line for line, axis in zip(varied, axes, strict=True) if axis in groups)
-        values = [line for line, axis in zip(varied, axes, strict=True) if axis not in groups]
-        settings = dict(bases[files])
-        for line in values:
-            settings |= changes[files, line]
-        jobs.append(Job(varied, shared, settings))
-    _refuse_alike(jobs)
-    moved = {axis.key for axis in axes} | {key for change in changes.values() for key in change}
-    named = {" ".join(files): settings for files, settings in bases.items()}
-    return Plan(axes, shared, tuple(jobs), named, frozenset(moved))
+        for axis in values:
+            for line, change in _changes(config, choices, bases[files], axis):
+                changes[files, line] = change
+    return bases, changes
 
 
 def _changes(
@@ -269,7 +282,7 @@ def _compose_all(
         job = Job(varied, shared, {})
         settings = flatten(compose_job(config_name, job, hydra_lines, number))
         jobs.append(replace(job, settings=settings))
-    _refuse_alike(jobs)
+    _refuse_alike(jobs, config_name)
     return jobs
 
 
@@ -307,7 +320,7 @@ def _differences(before: Settings, after: Settings) -> Settings:
     return {k: v for k, v in after.items() if k not in before or before[k] != v}
 
 
-def _refuse_alike(jobs: Sequence[Job]) -> None:
+def _refuse_alike(jobs: Sequence[Job], config_name: str) -> None:
     seen: dict[str, Job] = {}
     for job in jobs:
         other = seen.setdefault(job.digest, job)
@@ -315,9 +328,40 @@ def _refuse_alike(jobs: Sequence[Job]) -> None:
             first, second = " ".join(other.varied), " ".join(job.varied)
             both = first if first == second else f"{first} and {second}"
             raise ConfigError(
-                f"Two runs of this sweep would be the same, {both}: give every value once, and "
-                f"none that changes nothing."
+                f"Two runs of this sweep would be the same, {both}"
+                f"{_why_alike(other, job, config_name)}: give every value once, and none that "
+                f"changes nothing."
             )
+
+
+def _why_alike(first: Job, second: Job, config_name: str) -> str:
+    """Return why two runs compute the same though their values differ; nothing if none does."""
+    pairs = [pair for pair in zip(first.varied, second.varied, strict=True) if len({*pair}) > 1]
+    keys = [line.lstrip("+").partition("=")[0] for line, _ in pairs]
+    files = [pair for pair, key in zip(pairs, keys, strict=True) if _is_group(key)]
+    for key in keys:
+        if first.settings.get(key) != second.settings.get(key):
+            return f", as {key} changes nothing that they compute"
+    if not files:
+        return ""
+    one, other = zip(*files, strict=True)
+    named = f", as {' '.join(one)} and {' '.join(other)} differ in"
+    try:
+        alone = [_computed_by(config_name, lines) for lines in (one, other)]
+    except (BenchError, HydraException):  # a part of the user's own has settings without a default
+        return f"{named} nothing else than what this command sets"
+    different = sorted({*_differences(*alone), *_differences(*reversed(alone))})
+    if not different:
+        return f"{named} nothing that is computed"
+    told = different[:3]
+    have = ", ".join(f"{key}={as_given(second.settings.get(key))}" for key in told)
+    more = " and others" * (len(different) > len(told))
+    return f"{named} {', '.join(told)}{more}, and here both have {have}{more}"
+
+
+def _computed_by(config_name: str, lines: Sequence[str]) -> Settings:
+    """Return what files that are chosen compute by themselves, without what else is given."""
+    return computed(flatten(compose_job(config_name, Job((), tuple(lines), {}), ())))
 
 
 def groups_of(jobs: Sequence[Job]) -> Iterator[Job]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from mnist_bench.config.compose import as_given
 from mnist_bench.config.identity import Role, computed, role
 from mnist_bench.errors import BenchError, ConfigError, DataError, explain_file_error, naming
 from mnist_bench.launch.sweeps.plan import Plan, Settings
@@ -196,7 +197,7 @@ class SweepRecord:
         ]
         if different:
             made, given = (
-                ", ".join(f"{key}={_as_typed(has.get(key, 'its default'))}" for key in different)
+                ", ".join(f"{key}={as_given(has.get(key, 'its default'))}" for key in different)
                 for has in (then, now)
             )
             again = f": {command}" if (command := self.command()) else "."
@@ -204,13 +205,6 @@ class SweepRecord:
                 f"The sweep {self.path.name} was made with {made}, and this has {given}: give it "
                 f"another sweep.name, or what it was made with{again}"
             )
-
-
-def _as_typed(value: Any) -> str:
-    """Return a value as a command line has it."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    return str(value)
 
 
 def _assigned(lines: list[str] | tuple[str, ...]) -> dict[str, str]:

@@ -4,22 +4,23 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from mnist_bench.config.compose import quoted
 from mnist_bench.config.help import begin_command
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.errors import BenchError, TrainingError
-from mnist_bench.launch.jobs import is_in_turn
+from mnist_bench.launch.jobs import is_in_turn, lay_jobs_in
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
 from mnist_bench.launch.sweeps.results import forecast, results_table, tell_best, write_csv
@@ -107,6 +108,7 @@ class Sweep:
         self.completed: dict[str, Standing] = {}  # by digest: what they are they stay
         self.attempted: set[str] = set()
         self.failed: set[str] = set()  # of those, also where no summary could tell
+        self.suspects: set[str] = set()  # by digest: they were under way when a launcher died
 
     @property
     def standings(self) -> dict[str, Standing]:
@@ -115,11 +117,7 @@ class Sweep:
 
     def run_all(self) -> None:
         """Launch what is missing, until nothing is; what other processes work on is waited for."""
-        with read_write(self.config):
-            hydra = self.config.hydra
-            hydra.sweep.dir = str(self.record.path)
-            # Each job is composed anew, from these.
-            hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(hydra.sweep.dir)}")
+        lay_jobs_in(self.record.path, self.config)
         while missing := self._missing():
             free = [job for job in missing if self._state(job) is not State.running]
             for batch in self._batches(free):
@@ -138,10 +136,14 @@ class Sweep:
         ]
 
     def _batches(self, jobs: list[Job]) -> list[list[Job]]:
-        """One after the other where they are launched so, as others may take some meanwhile."""
-        if is_in_turn(self.config.hydra.launcher):
-            return [[job] for job in jobs]
-        return [jobs] if jobs else []
+        """One after the other where they are launched so, as others may take some meanwhile.
+
+        Side by side go all but those of which one has ended a launcher: alone, it is known which.
+        """
+        in_turn = is_in_turn(self.config.hydra.launcher)
+        alone = [job for job in jobs if in_turn or job.digest in self.suspects]
+        beside = [job for job in jobs if job not in alone]
+        return [*([beside] if beside else []), *([job] for job in alone)]
 
     def _launch(self, jobs: Sequence[Job]) -> None:
         over = (State.running, State.completed)
@@ -154,6 +156,7 @@ class Sweep:
             self._announce(job)
             name = quoted(self.names[job.digest])
             overrides.append([*job.overrides, f"hydra.sweep.subdir={name}"])
+        before = [self._standing(job.digest).summary for job in jobs]
         try:
             results: Sequence[JobReturn] = self.launcher.launch(
                 overrides, initial_job_idx=self.place[jobs[0].digest]
@@ -161,25 +164,64 @@ class Sweep:
         except (BenchError, HydraException):
             raise
         except Exception as error:  # of the launcher itself, such as a process of its that died
-            said = str(error).partition("\n")[0]
-            raise TrainingError(
-                f"hydra/launcher={self.config.hydra.runtime.choices['hydra/launcher']} failed "
-                f"({type(error).__name__}: {said}); what its runs have saved is kept."
-            ) from error
+            self._go_on_after(error, jobs, before)
+            return
         for job, result in zip(jobs, results, strict=True):
-            name = self.names[job.digest]
-            if result.status is JobStatus.FAILED:
-                self.failed.add(name)
-            if self._state(job) is not State.running:
-                self.attempted.add(name)
+            failed = result.status is JobStatus.FAILED
+            if failed or self._state(job) is not State.running:
+                self._end_attempt(job, failed)
+
+    def _end_attempt(self, job: Job, failed: bool) -> None:
+        self.attempted.add(self.names[job.digest])
+        if failed:
+            self.failed.add(self.names[job.digest])
+
+    def _go_on_after(
+        self, error: Exception, jobs: Sequence[Job], before: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Sort the runs of a launcher that died: those that ended, those that may have ended it.
+
+        One process that is killed ends all those beside it. `before` are the summaries that the
+        runs had when they were launched.
+
+        Raises:
+            TrainingError: it has begun with none.
+        """
+        launcher = f"hydra/launcher={self.config.hydra.runtime.choices['hydra/launcher']}"
+        kind, said = type(error).__name__, str(error).partition("\n")[0]
+        left = []
+        for job, then in zip(jobs, before, strict=True):
+            now = self._standing(job.digest)
+            if now.summary and now.summary != then:
+                self._end_attempt(job, failed=now.state is State.failed)
+            else:
+                left.append(job)
+        if left and left[0].digest in self.suspects:  # which was launched alone
+            self._end_attempt(left[0], failed=True)
+            print_error(
+                f"{self.names[left[0].digest]} failed: its process died again, alone ({kind}); if "
+                f"it was killed for its memory, lower trainer.batch_size or data.limit."
+            )
+            return
+        begun = [job for job in left if self._folder(job).owner.exists()]
+        if len(left) == len(jobs) and not begun:
+            raise TrainingError(f"{launcher} failed ({kind}: {said}): no run has begun.") from error
+        self.suspects.update(job.digest for job in begun)
+        again = ", ".join(self.names[job.digest] for job in begun) or "none"
+        print_error(
+            f"A process of {launcher} died ({kind}), which ended those beside it. The others go "
+            f"on; tried once more, each alone: {again}."
+        )
+
+    def _folder(self, job: Job) -> RunFolder:
+        return RunFolder(self.record.path / self.names[job.digest])
 
     def _is_damaged(self, job: Job) -> bool:
         """Return whether a run's folder cannot be used, and say why if it cannot."""
         name, damage = self.names[job.digest], self._standing(job.digest).damage
         if damage:
             print_error(f"{name} failed: {damage}")
-            self.failed.add(name)
-            self.attempted.add(name)
+            self._end_attempt(job, failed=True)
         return bool(damage)
 
     def _announce(self, job: Job) -> None:
@@ -201,17 +243,16 @@ class Sweep:
     def tell_the_end(self) -> bool:
         """Show and write the table of all runs; return whether one of this command's failed."""
         self.names = self.record.names()  # others may have extended it
-        everything = list(map(self._standing, self.names))
+        everything = [
+            replace(found, state=State.failed) if found.name in self.failed else found
+            for found in map(self._standing, self.names)
+        ]
         show(results_table(os.path.relpath(self.record.path), everything, self.record.varied()))
         for found in everything:
             if found.damage and found.name not in self.failed:  # else it is told already
                 print_error(found.damage)
         own = {self.names[job.digest] for job in self.jobs}
-        states = [
-            State.failed if found.name in self.failed else found.state
-            for found in everything
-            if found.name in own
-        ]
+        states = [found.state for found in everything if found.name in own]
         self._keep_what_is_wished()
         completed, failed = states.count(State.completed), states.count(State.failed)
         tell_best(self.record, everything)
@@ -227,8 +268,7 @@ class Sweep:
         """Remove checkpoints of runs that were completed by earlier commands, too."""
         for job in self.jobs:
             if self._state(job) is State.completed:
-                run = RunFolder(self.record.path / self.names[job.digest])
-                run.keep(self.config.sweep.keep)
+                self._folder(job).keep(self.config.sweep.keep)
 
     def command(self) -> str:
         """Return the command line that does what is missing."""
@@ -236,7 +276,8 @@ class Sweep:
         # As they were given, `${...}` included.
         overrides: Any = OmegaConf.to_container(self.config.hydra.overrides, resolve=False)
         own = ("hydra.mode=", "hydra.sweep.dir=", "sweep.name=")
-        lines = [o for o in (*overrides["task"], *overrides["hydra"]) if not o.startswith(own)]
+        given = (*overrides["task"], *overrides["hydra"])
+        lines = [line for line in given if not line.lstrip("+").startswith(own)]
         lines.append(f"sweep.name={self.record.path.name}")
         if self.record.path.parent != Path("outputs", "sweeps").absolute():
             lines.append(f"hydra.sweep.dir={os.path.relpath(self.record.path)}")
