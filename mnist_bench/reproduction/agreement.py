@@ -33,9 +33,10 @@ A published log has four values for each epoch: loss and accuracy, training and 
 vgg16 the binary accuracy, see below). Here it is counted how many of them lie in the 95 %
 prediction intervals of our runs after the same epoch: those of its own experiment, and those of
 each wrong one. An experiment is judged by the runs of the one precision and machine that has most
-of them, {ENOUGH_RUNS} at least. Values of one log depend on each other, epoch by epoch, so that no p
-value can be made of a count; and the fewer the runs, the wider the intervals: an experiment of three
-holds more of any log than one of ten. *Best other* is the wrong experiment that holds most."""
+of them, {ENOUGH_RUNS} at least. Values of one log depend on each other, epoch by epoch, so that no
+p value can be made of a count; and the fewer the runs, the wider the intervals: an experiment of
+three holds more of any log than one of ten. *Best other* is the wrong experiment that holds
+most."""
 
 MATRIX_NOTE = """\
 Every log (a column, with the number of its values) in the intervals of every experiment that has as

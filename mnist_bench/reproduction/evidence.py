@@ -271,7 +271,7 @@ def groups(evidence: Evidence, experiment: str) -> dict[tuple[str, str], list[Ru
 def choose_alike(evidence: Evidence) -> Chosen:
     """For each experiment the runs of the one precision and device that have most seeds.
 
-    Unlike those of `choose` they differ in nothing but the seed, and are fewer.
+    Unlike those of `choose` they are computed in one way, up to the commit, and are fewer.
     """
     return {
         name: {key.seed: key for key in max(groups(evidence, name).values(), key=len, default=[])}
