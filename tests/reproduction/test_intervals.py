@@ -190,6 +190,30 @@ def test_without_three_runs_alike_the_section_says_so(evidence, tmp_path):
     assert read_csv(tmp_path / "reproduction" / "intervals.csv") == []
 
 
+def test_figures_show_median_band_and_what_lies_outside(evidence, tmp_path, monkeypatch):
+    curves = add(evidence, "cnn3x3", scattered("cnn3x3", 5, 0.0004, apart=0.0008, seed=1))
+    drawn = {}
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, path, **_: drawn.update({path.stem: figure})
+    )
+    evidence.report(tmp_path)
+    found = places(curves, log_of("cnn3x3"))
+    # Losses above, accuracies beneath; training left, validation right.
+    train_loss, val_loss, train_accuracy, val_accuracy = drawn["cnn3x3"].axes
+    for row, axes in enumerate((train_loss, train_accuracy, val_loss, val_accuracy)):
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        median = lines["our median, and 95 % of further runs"].get_ydata()
+        assert median == pytest.approx(np.median(curves[:, row], axis=0))
+        assert lines["published"].get_ydata() == pytest.approx(log_of("cnn3x3")[row])
+        outside = [epoch for epoch, where in enumerate(found[row], 1) if where != INSIDE]
+        assert list(lines["published, outside"].get_xdata()) == outside
+        reach = stats.t.ppf(0.975, 4) * curves[:, row].std(0, ddof=1) * np.sqrt(1 + 1 / 5)
+        (band,) = axes.collections
+        corners = band.get_paths()[0].vertices[:, 1]
+        assert max(corners) == pytest.approx((curves[:, row].mean(0) + reach).max())
+        assert min(corners) == pytest.approx((curves[:, row].mean(0) - reach).min())
+
+
 # --- The last epochs --------------------------------------------------------------------------
 
 
