@@ -2,5 +2,6 @@
 
 `reproduce.py` is the way in. Data flows from `published` (what was reported) and `plan` (which runs
 there have to be) through `campaign` (training them) and `evidence` (what they left, as three CSV
-files) to `tables`, `comparisons`, `findings` and `figures`, which `report` joins.
+files) to what `report` joins: `tables` (the last epochs), `intervals` and `agreement` (every
+epoch), `last_epochs`, `comparisons`, `pairs`, `findings` and `figures`.
 """

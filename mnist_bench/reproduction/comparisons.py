@@ -1,31 +1,32 @@
-"""Which of two experiments is better, and whether bf16 moves a result: runs paired by seed."""
+"""Which of two experiments is better, as decided before the runs: by their seeds.
+
+The six questions are one family: Welch's test of each over the seeds, adjusted by Holm over all
+six. What the images say stands beside it and decides nothing.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnist_bench.analysis.statistics import (
+    Difference,
     McNemar,
     PairedDifference,
     holm,
     mcnemar,
     paired_difference,
+    welch,
 )
-from mnist_bench.reproduction.evidence import Evidence, RunKey, is_complete, value
-from mnist_bench.reproduction.markdown import (
-    NONE,
-    figure_name,
-    interval,
-    number,
-    p_value,
-    paragraph,
-    table,
-)
-from mnist_bench.reproduction.plan import PRECISIONS
-from mnist_bench.reproduction.published import EXPERIMENTS
-from mnist_bench.reproduction.tables import count_devices, count_precisions
+from mnist_bench.reproduction.evidence import Evidence, RunKey, groups, value
+from mnist_bench.reproduction.markdown import NONE, interval, number, p_value, paragraph, table
+
+# An adjusted p value below it is called a difference.
+LEVEL = 0.05
+# When docs/log/2026-11-26-campaign.md came to say how the questions are decided.
+RULED = datetime.fromisoformat("2026-11-26T19:34:25+00:00")
 
 
 @dataclass(frozen=True)
@@ -64,65 +65,73 @@ QUESTIONS = (
     ),
 )
 
-Pair = tuple[RunKey, RunKey]
-
 
 @dataclass(frozen=True)
 class Comparison:
+    """Two experiments' runs in one precision on one device, and what they say."""
+
     question: Question
-    pairs: list[Pair]
-    over_seeds: PairedDifference
+    first: list[RunKey]
+    second: list[RunKey]
+    over_seeds: Difference
     over_images: PairedDifference
-    images: list[McNemar]  # one for each pair
+    images: dict[int, McNemar]  # by the seeds that both have
+    adjusted: float | None = None  # p value over the seeds, by Holm over all questions
+
+    @property
+    def different(self) -> str:
+        if self.adjusted is None:
+            return NONE
+        return "yes" if self.adjusted < LEVEL else "not shown"
 
 
-def compare(evidence: Evidence, question: Question) -> Comparison | None:
-    """None where the two have no seed in common."""
-    pairs = pair_experiments(evidence, question.first, question.second)
-    if not pairs:
+def compare_all(evidence: Evidence) -> list[Comparison | None]:
+    """Return a comparison for each of `QUESTIONS`; None where no precision and device has both.
+
+    A question that cannot be tested yet counts in Holm's number all the same: the family was chosen
+    before the runs, and no answer gets easier because another is missing.
+    """
+    made = [_compare(evidence, question) for question in QUESTIONS]
+    tested = [c.over_seeds.p_value if c is not None else None for c in made]
+    adjusted = holm([1.0 if p is None else p for p in tested])
+    return [
+        c if c is None or p is None else replace(c, adjusted=a)
+        for c, p, a in zip(made, tested, adjusted, strict=True)
+    ]
+
+
+def _compare(evidence: Evidence, question: Question) -> Comparison | None:
+    sides = choose_sides(evidence, question)
+    if sides is None:
         return None
-    right = [(right_images(evidence, a), right_images(evidence, b)) for a, b in pairs]
+    first, second = sides
+    right = {key: right_images(evidence, key) for key in (*first, *second)}
+    by_seed = {key.seed: key for key in second}
     return Comparison(
         question,
-        pairs,
-        _difference(evidence, pairs, "test_accuracy"),
+        first,
+        second,
+        welch(*([value(evidence, key, "test_accuracy") for key in side] for side in sides)),
         # The share of the seeds that get each image right.
-        paired_difference(np.mean([a for a, _ in right], 0), np.mean([b for _, b in right], 0)),
-        [mcnemar(a, b) for a, b in right],
+        paired_difference(*(np.mean([right[key] for key in side], 0) for side in sides)),
+        {
+            key.seed: mcnemar(right[key], right[by_seed[key.seed]])
+            for key in first
+            if key.seed in by_seed
+        },
     )
 
 
-def pair_experiments(evidence: Evidence, first: str, second: str) -> list[Pair]:
-    """Return a pair for each common seed, both in one precision: fp32 if both have it."""
-    pairs = {
-        a.seed: (a, b)
-        for precision in reversed(PRECISIONS)
-        for a, b in _pair(evidence, (first, precision), (second, precision))
-    }
-    return [pairs[seed] for seed in sorted(pairs)]
+def choose_sides(
+    evidence: Evidence, question: Question
+) -> tuple[list[RunKey], list[RunKey]] | None:
+    """Return the runs of both in the precision and device with most runs on the smaller side.
 
-
-def _pair(evidence: Evidence, first: tuple[str, str], second: tuple[str, str]) -> list[Pair]:
-    """Return the runs of two pairs of experiment and precision by common seeds, on one device.
-
-    Of a seed that both have on several devices, the pair is of the first device by name.
+    Of equal ones fp32 counts before bf16, then the first device by name.
     """
-    runs: dict[tuple[str, str], dict[tuple[int, str], RunKey]] = {first: {}, second: {}}
-    for key in evidence.runs:
-        if (key.experiment, key.precision) in runs and is_complete(evidence, key):
-            runs[key.experiment, key.precision][key.seed, key.device] = key
-    pairs: dict[int, Pair] = {}
-    for place in sorted(runs[first].keys() & runs[second].keys()):
-        pairs.setdefault(place[0], (runs[first][place], runs[second][place]))
-    return list(pairs.values())
-
-
-def _difference(evidence: Evidence, pairs: Sequence[Pair], column: str) -> PairedDifference:
-    firsts, seconds = zip(*pairs, strict=True)
-    return paired_difference(
-        [value(evidence, key, column) for key in firsts],
-        [value(evidence, key, column) for key in seconds],
-    )
+    first, second = groups(evidence, question.first), groups(evidence, question.second)
+    both = [(first[group], second[group]) for group in first if group in second]
+    return max(both, key=lambda sides: min(map(len, sides)), default=None)
 
 
 def right_images(evidence: Evidence, key: RunKey) -> NDArray[np.bool_]:
@@ -136,47 +145,58 @@ def right_images(evidence: Evidence, key: RunKey) -> NDArray[np.bool_]:
 
 
 def comparisons_text(evidence: Evidence) -> str:
-    answers = [(question, compare(evidence, question)) for question in QUESTIONS]
-    made = [comparison for _, comparison in answers if comparison]
+    answers = compare_all(evidence)
+    made = [comparison for comparison in answers if comparison is not None]
     parts = []
     if made:
-        parts += [_differences_table(made), IMAGES_NOTE, _images_table(made)]
+        parts += [_seeds_table(made), _rule_line(evidence, made)]
     parts += [
         paragraph(
-            f"Not yet run with a common seed: {question.name} ({question.source}: {question.text})"
+            f"Not yet run in one precision on one machine: {question.name} ({question.source}: "
+            f"{question.text})"
         )
-        for question, comparison in answers
+        for question, comparison in zip(QUESTIONS, answers, strict=True)
         if comparison is None
     ]
+    if made:
+        parts += [IMAGES_NOTE, _images_table(made)]
     return "\n\n".join(parts)
 
 
+def _rule_line(evidence: Evidence, made: Sequence[Comparison]) -> str:
+    """How many of the runs the rule was not blind to."""
+    keys = {key for comparison in made for key in (*comparison.first, *comparison.second)}
+    begun = [evidence.runs[key]["started"] for key in keys]
+    before = sum(not text or datetime.fromisoformat(text) < RULED for text in begun)
+    return paragraph(
+        f"The rule was written down on {RULED:%Y-%m-%d}, in docs/log/2026-11-26-campaign.md: of "
+        f"the {len(keys)} runs compared here {before} began before it."
+    )
+
+
 IMAGES_NOTE = """\
-The same over the images: how many only one of the two networks gets right, seed by seed, with
-McNemar's exact test. It compares two networks as they were trained, not the recipes. *All* compares
-the share of the seeds that get each image right: the difference in percentage points with its 95 %
-interval over the images, and the paired t-test."""
+The same networks over the images. This is about other test images, with these networks as they were
+trained, and not about other seeds: it decides nothing here. Seed by seed it counts the images that
+only one of two networks gets right, with McNemar's exact test; *all* compares the share of the
+seeds that get each image right: the difference in percentage points with its 95 % interval over the
+images, and the paired t-test. These p values are not adjusted."""
 
 
-def _differences_table(made: Sequence[Comparison]) -> str:
-    tested = [c.over_seeds.p_value for c in made if c.over_seeds.p_value is not None]
-    adjusted = iter(holm(tested))
+def _seeds_table(made: Sequence[Comparison]) -> str:
     header = (
-        *("question", "asked by", "difference", "precision", "machine", "pairs"),
-        *("mean, points", "95 % interval", "p", "p (Holm)"),
+        *("question", "asked by", "difference", "precision", "machine", "runs"),
+        *("mean, points", "95 % interval", "p", "p (Holm)", "different"),
     )
     rows = []
     for comparison in made:
-        question, found = comparison.question, comparison.over_seeds
-        firsts = [first for first, _ in comparison.pairs]
+        question, found, (key, *_) = comparison.question, comparison.over_seeds, comparison.first
         rows.append(
             [
-                *(question.text, question.source, question.name),
-                *(count_precisions(firsts), count_devices(firsts), str(found.n)),
+                *(question.text, question.source, question.name, key.precision, key.device),
+                f"{len(comparison.first)} and {len(comparison.second)}",
                 number("accuracy", found.mean, "+"),
                 interval("accuracy", found.interval, "+"),
-                p_value(found.p_value),
-                NONE if found.p_value is None else p_value(next(adjusted)),
+                *(p_value(found.p_value), p_value(comparison.adjusted), comparison.different),
             ]
         )
     return table(header, rows, text_columns=5)
@@ -186,39 +206,12 @@ def _images_table(made: Sequence[Comparison]) -> str:
     rows = []
     for comparison in made:
         name = comparison.question.name
-        for (first, _), test in zip(comparison.pairs, comparison.images, strict=True):
+        for seed, test in comparison.images.items():
             counts = [str(test.only_a), str(test.only_b)]
-            rows.append([name, str(first.seed), *counts, NONE, p_value(test.p_value)])
+            rows.append([name, str(seed), *counts, NONE, p_value(test.p_value)])
         found = comparison.over_images
         mean = number("accuracy", found.mean, "+")
         between = interval("accuracy", found.interval, "+")
         rows.append([name, "all", NONE, NONE, f"{mean} ({between})", p_value(found.p_value)])
     header = ("difference", "seed", "only first right", "only second right", "points", "p")
     return table(header, rows)
-
-
-PRECISION_FIGURES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-
-
-def precision_text(evidence: Evidence) -> str:
-    """bf16 minus fp32 of the final figures, over the seeds that ran in both."""
-    rows = []
-    for experiment in EXPERIMENTS:
-        pairs = _pair(evidence, (experiment, "bf16"), (experiment, "fp32"))
-        if not pairs:
-            continue
-        devices = count_devices(first for first, _ in pairs)
-        for key in PRECISION_FIGURES:
-            found = _difference(evidence, pairs, key)
-            rows.append(
-                [
-                    *(experiment, devices, figure_name(key), str(found.n)),
-                    number(key, found.mean, "+"),
-                    interval(key, found.interval, "+"),
-                    p_value(found.p_value),
-                ]
-            )
-    if not rows:
-        return "Not yet run: no experiment has a seed in both precisions."
-    header = ("experiment", "machine", "figure", "pairs", "bf16 minus fp32", "95 % interval", "p")
-    return table(header, rows, text_columns=3)

@@ -259,6 +259,26 @@ def choose(evidence: Evidence) -> Chosen:
     return chosen
 
 
+def groups(evidence: Evidence, experiment: str) -> dict[tuple[str, str], list[RunKey]]:
+    """The completed runs by precision and device: fp32 comes first, then the first by name."""
+    found: dict[tuple[str, str], list[RunKey]] = {}
+    for key in sorted(evidence.runs, key=lambda k: (k.precision != "fp32", k.device, k.seed)):
+        if key.experiment == experiment and is_complete(evidence, key):
+            found.setdefault((key.precision, key.device), []).append(key)
+    return found
+
+
+def choose_alike(evidence: Evidence) -> Chosen:
+    """For each experiment the runs of the one precision and device that have most seeds.
+
+    Unlike those of `choose` they are computed in one way, up to the commit, and are fewer.
+    """
+    return {
+        name: {key.seed: key for key in max(groups(evidence, name).values(), key=len, default=[])}
+        for name in EXPERIMENTS
+    }
+
+
 def with_unfinished(evidence: Evidence, chosen: Chosen) -> Chosen:
     """The same, and for an experiment without a completed run the one that came farthest.
 

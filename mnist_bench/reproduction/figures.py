@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from mnist_bench.reproduction.evidence import Chosen, Evidence, curves, is_complete
 from mnist_bench.reproduction.findings import LOG, READINGS
-from mnist_bench.reproduction.published import BINARY, published_curve
+from mnist_bench.reproduction.intervals import (
+    ABOVE,
+    BELOW,
+    ENOUGH_RUNS,
+    columns_of,
+    epoch_samples,
+    place,
+    prediction_band,
+)
+from mnist_bench.reproduction.published import published_curve
 from mnist_bench.reproduction.tables import count_precisions
 
 # Okabe and Ito's colours, which people who are colour-blind can tell apart
@@ -43,20 +52,23 @@ STYLE = {
 
 
 def draw_experiment(path: Path, evidence: Evidence, chosen: Chosen, experiment: str) -> None:
-    """Loss and accuracy after each epoch: the published curve over the band of our seeds."""
+    """Each of the four figures after each epoch: the published curve over our median and band."""
     published = published_curve(experiment)
-    accuracy = "binary_accuracy" if experiment in BINARY else "accuracy"
-    with _figure(path, 2, describe(evidence, chosen, experiment)) as (loss_axes, accuracy_axes):
-        for axes, figure in ((loss_axes, "loss"), (accuracy_axes, accuracy)):
-            for part in ("train", "val"):
-                key = f"{part}_{figure}"
-                name = "training" if part == "train" else "validation"
-                _draw_band(axes, curves(evidence, chosen, experiment, key), COLOURS[part], name)
-                if published:
-                    _draw_published(axes, published[key], f"{name}, published", MARKERS[part])
-        _loss_axis(loss_axes, "loss")
-        _accuracy_axis(accuracy_axes, f"{accuracy.replace('_', ' ')}, %")
-        loss_axes.legend(ncols=2, loc="upper right")
+    title = describe(evidence, chosen, experiment)
+    with _figure(path, 2, title, rows=2) as all_axes:
+        for axes, key in zip(all_axes, columns_of(experiment), strict=True):
+            part, _, figure = key.partition("_")
+            ours = curves(evidence, chosen, experiment, key)
+            _draw_band(axes, ours, COLOURS[part], _band_label(len(ours)))
+            if published:
+                _draw_published(axes, published[key], "published", MARKERS[part])
+                _mark_outside(axes, published[key], ours, MARKERS[part])
+            name = f"{'training' if part == 'train' else 'validation'} {figure.replace('_', ' ')}"
+            if figure == "loss":
+                _loss_axis(axes, name)
+                axes.legend(loc="upper right")
+            else:
+                _accuracy_axis(axes, f"{name}, %")
 
 
 def draw_vgg16(path: Path, evidence: Evidence, chosen: Chosen) -> None:
@@ -109,20 +121,29 @@ def describe(evidence: Evidence, chosen: Chosen, experiment: str) -> str:
 
 
 @contextmanager
-def _figure(path: Path, panels: int, title: str) -> Iterator[Sequence[Axes]]:
-    """Panels side by side, written as a PNG that is the same to the byte each time."""
+def _figure(path: Path, panels: int, title: str, rows: int = 1) -> Iterator[Sequence[Axes]]:
+    """Rows of panels, written as a PNG that is the same to the byte each time.
+
+    Those of several rows come column by column.
+    """
+    size = (1.2 + 4.2 * max(panels, 1.5), 0.6 + 3.6 * rows)
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(1.2 + 4.2 * max(panels, 1.5), 4.2), dpi=120, layout="constrained")
-        axes = figure.subplots(1, panels, squeeze=False)[0]
-        yield axes
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
+        axes = figure.subplots(rows, panels, squeeze=False)
+        yield axes.T.ravel().tolist()
         figure.suptitle(title, fontsize=10)
         figure.savefig(path, metadata={"Software": None})
 
 
 def _draw_band(axes: Axes, ours: NDArray[np.float64], colour: str, label: str) -> None:
+    """Draw median and prediction band of runs x epochs; of too few runs each by itself."""
     epochs = np.arange(1, ours.shape[1] + 1)
-    axes.fill_between(epochs, ours.min(0), ours.max(0), color=colour, alpha=0.25, linewidth=0)
-    axes.plot(epochs, ours.mean(0), color=colour, label=label)
+    if len(ours) < ENOUGH_RUNS:
+        lines = axes.plot(epochs, ours.T, color=colour, linewidth=1)
+        lines[0].set_label(label)
+        return
+    axes.fill_between(epochs, *prediction_band(ours), color=colour, alpha=0.25, linewidth=0)
+    axes.plot(epochs, np.median(ours, axis=0), color=colour, label=label)
 
 
 def _draw_published(axes: Axes, figures: Sequence[float], label: str, marker: str) -> None:
@@ -137,6 +158,38 @@ def _draw_published(axes: Axes, figures: Sequence[float], label: str, marker: st
         markerfacecolor="white",
         markeredgewidth=0.8,
     )
+
+
+def _band_label(runs: int) -> str:
+    if runs < ENOUGH_RUNS:
+        return "our run" if runs == 1 else f"our {runs} runs"
+    return "our median, and 95 % of further runs"
+
+
+def _mark_outside(
+    axes: Axes, figures: Sequence[float], ours: NDArray[np.float64], marker: str
+) -> None:
+    """Fill the markers of published values that lie outside the band of our runs x epochs."""
+    if len(ours) < ENOUGH_RUNS:
+        return
+    outside = [
+        (epoch, value)
+        for epoch, (value, sample) in enumerate(
+            zip(figures, epoch_samples(ours), strict=False), start=1
+        )
+        if place(value, sample) in (BELOW, ABOVE)
+    ]
+    if outside:
+        epochs, values = zip(*outside, strict=True)
+        axes.plot(
+            *(epochs, values),
+            linestyle="none",
+            marker=marker,
+            markersize=4.5,
+            color=PUBLISHED_COLOUR,
+            label="published, outside",
+            zorder=3,
+        )
 
 
 def _loss_axis(axes: Axes, label: str) -> None:

@@ -4,20 +4,33 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_bench.reproduction.comparisons import comparisons_text, precision_text
+from mnist_bench.reproduction.agreement import (
+    NOTE as AGREEMENT_NOTE,
+)
+from mnist_bench.reproduction.agreement import (
+    agreement_text,
+    write_agreements,
+    write_intervals,
+)
+from mnist_bench.reproduction.comparisons import comparisons_text
 from mnist_bench.reproduction.evidence import (
     Chosen,
     Evidence,
     RunKey,
     by_machine,
     choose,
+    choose_alike,
     is_complete,
     value,
     with_unfinished,
 )
 from mnist_bench.reproduction.figures import draw_dropout, draw_experiment, draw_vgg16
 from mnist_bench.reproduction.findings import READINGS, dropout_text, vgg16_text
+from mnist_bench.reproduction.intervals import ENOUGH_RUNS, agreements
+from mnist_bench.reproduction.last_epochs import NOTE as LAST_EPOCHS_NOTE
+from mnist_bench.reproduction.last_epochs import last_epochs_text
 from mnist_bench.reproduction.markdown import table
+from mnist_bench.reproduction.pairs import machines_text, precision_text
 from mnist_bench.reproduction.published import EXPERIMENTS
 from mnist_bench.reproduction.tables import (
     OVERVIEW,
@@ -46,9 +59,11 @@ FIGURES_NOTE = """\
 All figures are of the end of the last epoch, as published. *Std* is the standard deviation over the
 runs, each with another seed. *Mean, 95 %* is the confidence interval of the mean of ever more runs.
 *One more run, 95 %* is the prediction interval, and *inside* says whether the published figure lies
-in it, as it should if the published run was one more of the same. The runs, their precisions and
-their machines are those of the first table. An interval takes two runs that differ, and the values
-for normally distributed: of few that scatter widely it may pass 100 % or a loss of 0."""
+in it, as it should if the published run was one more of the same. `docs/reproduction.md` says where
+each source is; mnist_cnn's layers are inferred, as README 002 prints none. The runs, their
+precisions and their machines are those of the first table. An interval takes two runs that differ,
+and the values for normally distributed: of few that scatter widely it may pass 100 % or a loss of
+0."""
 
 TIME_NOTE = """\
 Seconds per epoch: the median over an experiment's runs of the median over each run's epochs, so
@@ -57,18 +72,29 @@ ones include validation, and are of other machines: one GPU for vgg16, a CPU for
 named for the others. The runs of a campaign may share a CPU with each other and with other work:
 `benchmarks/results` has speeds of quiet machines. Runs that shared a GPU are left out."""
 
-CURVES_NOTE = """\
-Lines are means over our runs, bands reach from the lowest to the highest run. The axes are the same
-for every experiment."""
+CURVES_NOTE = f"""\
+Lines are medians over our runs in one precision on one machine, bands their 95 % prediction
+intervals, and circles and squares the published logs, filled where they lie outside. Of fewer than
+{ENOUGH_RUNS} runs each is a line. The axes are the same for every experiment, and a band may reach
+past them."""
 
 COMPARISONS_NOTE = """\
-Test accuracies, paired by seed: first minus second in percentage points, with the 95 % interval of
-the mean difference over ever more seeds and the paired t-test's p value, also adjusted by Holm for
-all the comparisons of this table. Both runs of a pair are in one precision and of one machine."""
+Six questions, each decided by Welch's t-test over the seeds: test accuracies after the last epoch,
+first minus second in percentage points, not paired by seed. Both sides are of one precision and one
+machine: those with most runs on the smaller side, of equal ones fp32 and the first machine by name.
+*95 % interval* is that of the difference of the means over ever more seeds on this test set, *p* is
+the test's by itself, and *p (Holm)* is adjusted for all six questions, of which one without runs
+counts as well. Two are called *different* where that is below 0.05; *not shown* does not mean that
+they are equal."""
 
 PRECISION_NOTE = """\
 bf16 minus fp32 of the final figures, paired by seed, on one machine; accuracies in percentage
-points."""
+points. With the interval of the mean difference over ever more seeds."""
+
+MACHINES_NOTE = """\
+Test accuracy on one machine minus that on another, in percentage points, paired by experiment,
+seed and precision. No two machines draw the same dropout masks: their networks are different
+ones."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +125,9 @@ def write_report(results: Path, evidence: Evidence) -> list[Path]:
     folder = results / "reproduction"
     folder.mkdir(parents=True, exist_ok=True)
     chosen = choose(evidence)
+    alike = choose_alike(evidence)
     drawn = with_unfinished(evidence, chosen)
+    found = agreements(evidence, alike)
     rows, times = figure_rows(evidence, chosen), time_rows(evidence)
     images: list[Path] = []
     sections = [
@@ -110,24 +138,37 @@ def write_report(results: Path, evidence: Evidence) -> list[Path]:
         "## Every published figure",
         FIGURES_NOTE,
         figures_table(rows),
-        "## Time",
-        TIME_NOTE,
-        time_table(times),
+        "## Every published log, epoch by epoch",
+        AGREEMENT_NOTE,
+        agreement_text(found, evidence, alike),
+        "## The last epochs",
+        LAST_EPOCHS_NOTE,
+        last_epochs_text(evidence, alike),
         "## Curves",
-        *_curves(folder, evidence, drawn, images),
+        *_curves(folder, evidence, with_unfinished(evidence, alike), images),
         "## Comparisons",
         COMPARISONS_NOTE,
         comparisons_text(evidence),
         "## Precision",
         PRECISION_NOTE,
         precision_text(evidence),
+        "## Machines",
+        MACHINES_NOTE,
+        machines_text(evidence),
         "## Findings",
         *(part for f in FINDINGS for part in _finding(f, folder, evidence, drawn, images)),
+        "## Time",
+        TIME_NOTE,
+        time_table(times),
     ]
     report, figures = results / "reproduction.md", results / "reproduction.csv"
     report.write_text("\n\n".join(filter(None, sections)) + "\n")
     write_table(figures, rows, times, chosen)
-    return [report, figures, *images]
+    tables = [
+        write_intervals(folder / "intervals.csv", evidence, alike),
+        write_agreements(folder / "agreement.csv", found),
+    ]
+    return [report, figures, *tables, *images]
 
 
 def _left_out(evidence: Evidence, chosen: Chosen) -> str:
