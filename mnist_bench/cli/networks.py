@@ -8,6 +8,11 @@ import typer
 app = typer.Typer()
 PANEL = "Use a network"
 
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(help="The folder of your own files, as for train.py, of a network of your own."),
+]
+
 
 @app.command("import-keras", rich_help_panel=PANEL)
 def import_keras(
@@ -42,3 +47,36 @@ def export_keras(
     from mnist_bench.exchange.keras.runs import export_run
 
     print(f"{file}: {export_run(run, file)}")
+
+
+@app.command(rich_help_panel=PANEL)
+def predict(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Image files, or folders of them, searched to their depths."),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per image and line.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Draw what the network saw into the terminal.")
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Write what the network saw of each image to this PNG file."),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Say what images show: PNG, JPEG, BMP, GIF, TIFF or WebP, of any size, in colour or grey.
+
+    A network of MNIST, or of a dataset in its form, sees each as MNIST's digits are: light on
+    black, scaled to fit a box of 20 x 20 pixels, its centre of mass in the centre of 28 x 28; a
+    28 x 28 image that is light on dark is left as it is. A network of other data sees the image in
+    the size and colours that it was trained on.
+
+    Status 1 if an image could not be read; the others are answered all the same.
+    """
+    from mnist_bench.analysis.predict.command import predict_files
+
+    raise typer.Exit(predict_files(run, images, config_dir, as_json, show, picture))
