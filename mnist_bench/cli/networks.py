@@ -80,3 +80,82 @@ def predict(
     from mnist_bench.analysis.predict.command import predict_files
 
     raise typer.Exit(predict_files(run, images, config_dir, as_json, show, picture))
+
+
+@app.command(rich_help_panel=PANEL)
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Other images, as for train.py: data=fashion_mnist, data.root=FOLDER; or "
+            "trainer.gpus, trainer.precision or trainer.kernels.",
+            metavar="[OVERRIDES]...",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write evaluation.json, wrong.csv, confusion.png, reliability.png and wrong.png "
+            "into this folder."
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Test a network again, and tell what it gets wrong.
+
+    Accuracy, loss, precision, recall and F1 of each class, the confusion matrix, whether the
+    network is as often right as it says, and the mistakes that it was most sure of. On the run's
+    own test images the figures are to the bit those of its summary.json, or the reason is told.
+    """
+    from mnist_bench.analysis.evaluate.command import evaluate_and_show
+
+    evaluate_and_show(run, overrides or [], config_dir, as_json, out)
+
+
+@app.command(rich_help_panel=PANEL)
+def ensemble(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs, or of sweeps for all runs in them.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Combine networks by the mean of their probabilities, and by the majority of their votes.
+
+    Nothing is computed anew: each run's predictions.npz has its answers to the test images, which
+    must be the same for all.
+    """
+    import json
+    import sys
+
+    from rich.console import Console
+
+    from mnist_bench.analysis.ensemble import combine_runs, describe_ensemble
+
+    combined = combine_runs(runs)
+    if as_json:
+        print(json.dumps(combined.as_json(), indent=2, ensure_ascii=False))
+    else:
+        Console(file=sys.stdout, highlight=False).print(describe_ensemble(combined))
+
+
+@app.command(rich_help_panel=PANEL)
+def demo(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="By default 8008, or any that is free."),
+    ] = None,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
+    ] = True,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Draw on a page, and watch what the network makes of it while you draw.
+
+    The page is served to this machine alone, and asks nobody else for anything.
+    """
+    from mnist_bench.analysis.demo.command import serve
+
+    serve(run, config_dir, port, open_page)

@@ -27,7 +27,7 @@ def predict_files(
     show: bool = False,
     picture: Path | None = None,
 ) -> int:
-    """Print what the network of a run says of each image; return 1 if one could not be read, else 0.
+    """Print what the network of a run says of each image; return 1 if one could not be read.
 
     Raises:
         ConfigError: the folder is not that of a run, or there are no images.

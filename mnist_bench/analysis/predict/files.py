@@ -76,7 +76,9 @@ def read_image(path: Path, grey: bool) -> Image.Image:
     except DataError:
         raise
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path} has too many pixels to be read: {MOST_PIXELS:,} may be.") from error
+        raise DataError(
+            f"{path} has too many pixels to be read: {MOST_PIXELS:,} may be."
+        ) from error
     except Exception as error:  # a damaged file may raise anything that its decoder meets
         raise DataError(f"{path} cannot be read as an image: {_reason(error, path)}.") from error
 
@@ -85,8 +87,8 @@ def _refuse_bomb(size: tuple[int, int], path: Path) -> None:
     width, height = size
     if width * height > MOST_PIXELS:
         raise DataError(
-            f"{path} is {width:,} x {height:,}, more than the {MOST_PIXELS:,} pixels that are read: "
-            f"give it smaller."
+            f"{path} is {width:,} x {height:,}, more than the {MOST_PIXELS:,} pixels that are "
+            f"read: give it smaller."
         )
 
 
