@@ -33,7 +33,8 @@ class Member:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        return self.probabilities.argmax(1)
+        predicted: NDArray[np.int64] = self.probabilities.argmax(1)
+        return predicted
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ class Evaluation:
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """The likeliest class of each image, (N,)."""
-        return self.logits.argmax(1)
+        predicted: NDArray[np.int64] = self.logits.argmax(1)
+        return predicted
 
     @cached_property
     def confidences(self) -> NDArray[np.float32]:

@@ -68,8 +68,7 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
             if row == column:
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color="#444444")
             elif count:
-                style = {"color": "black", "weight": "bold"}
-                axes.text(column, row, f"{count:,}", ha="center", va="center", **style)
+                axes.text(column, row, f"{count:,}", ha="center", va="center", weight="bold")
     return figure
 
 

@@ -52,7 +52,7 @@ def _figure_rows(
 ) -> Iterator[tuple[str, str]]:
     accuracy, errors = figures["test_accuracy"], figures["test_errors"]
     images = len(evaluation.labels)
-    yield "accuracy", f"{accuracy:.2%}, {errors} errors in {images:,} images"
+    yield "accuracy", f"{accuracy:.2%}, {errors:,} errors in {images:,} images"
     yield "loss", f"{figures['test_loss']:.4f}"
     for key, value in figures.items():
         name = key.removeprefix("test_")

@@ -76,7 +76,7 @@ def answer_files(network: TrainedNetwork, paths: Iterable[Path]) -> Iterator[Ans
 
         def begin() -> Iterator[Future[list[Answer]]]:
             while lot := list(islice(remaining, AT_ONCE)):
-                yield pool.submit(lambda lot=lot: [_prepare(network, path) for path in lot])
+                yield pool.submit(_prepare_all, network, lot)
 
         begun = begin()
         waiting = deque(islice(begun, AHEAD))
@@ -102,6 +102,10 @@ def prepare_image(network: TrainedNetwork, image: Image.Image) -> NDArray[np.uin
     if pixels.shape[:2] != (height, width):
         pixels = resize(torch.from_numpy(np.array(pixels))[None], (height, width))[0].numpy()
     return pixels
+
+
+def _prepare_all(network: TrainedNetwork, paths: Sequence[Path]) -> list[Answer]:
+    return [_prepare(network, path) for path in paths]
 
 
 def _prepare(network: TrainedNetwork, path: Path) -> Answer:

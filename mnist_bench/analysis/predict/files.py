@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnist_bench.errors import ConfigError, DataError
 
@@ -99,7 +99,7 @@ def _reason(error: Exception, path: Path) -> str:
             return "it is empty"
     except OSError:
         pass
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"it is none of {', '.join(FORMATS)}, or it is damaged"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -126,7 +126,7 @@ def _evenly_lit(levels_HW: Floats) -> Floats | np.float32:
     for _ in range(15):
         weight = 1 / np.sqrt(np.maximum(np.abs(levels - terms @ plane), 0.5))
         plane = np.linalg.lstsq(terms * weight[:, None], levels * weight, rcond=None)[0]
-    middle, across, down = np.float32(plane)
+    middle, across, down = plane.astype(np.float32)
     ground_HW: Floats = middle + across * x_1W + down * y_H1
     return ground_HW
 
@@ -166,7 +166,7 @@ def _connected(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _box_of(ink_HW: Floats) -> tuple[slice, slice]:
     """Return the rows and columns that the mark takes."""
     mark_HW = ink_HW > EDGE
-    (rows,), (columns,) = mark_HW.any(1).nonzero(), mark_HW.any(0).nonzero()
+    rows, columns = np.flatnonzero(mark_HW.any(1)), np.flatnonzero(mark_HW.any(0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
