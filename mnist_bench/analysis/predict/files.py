@@ -56,8 +56,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 def read_image(path: Path, grey: bool) -> Image.Image:
     """Return what a file shows: upright, opaque, of Pillow's mode L if `grey`, else RGB.
 
-    Of several frames it is the first. Transparent parts become white, or black if what is opaque
-    is light. Large JPEG files may come at a half, a quarter or an eighth of their size.
+    Of several frames it is the first. Transparent parts become white, or black if all that is
+    opaque is light. Large JPEG files may come at a half, a quarter or an eighth of their size.
 
     Raises:
         DataError: it is not there, or is no image, in a sentence that names it.
@@ -139,8 +139,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _ground_under(rgba: Image.Image) -> tuple[int, int, int, int]:
     """Return white, or black where what is drawn on nothing is light."""
-    opacity = np.asarray(rgba.getchannel("A"), np.float32)
-    luma = np.asarray(rgba.convert("RGB").convert("L"), np.float32)
-    weight = opacity.sum()
-    light = bool(weight) and float((luma * opacity).sum() / weight) > 127.5
+    luma = np.asarray(rgba.convert("RGB").convert("L"))[np.asarray(rgba.getchannel("A")) > 127]
+    light = luma.size > 0 and np.percentile(luma, 10) > 127
     return (0, 0, 0, 255) if light else (255, 255, 255, 255)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from mnist_bench.errors import DataError
 
@@ -31,7 +31,7 @@ class Form:
 
 # What the publishers of each dataset did. EMNIST's letters stand in the middle of a square with a
 # margin of two pixels (Cohen and others, 2017); Fashion-MNIST's and KMNIST's pictures fill the
-# field. tests/analysis/predict/test_mnist_form.py has those of MNIST and Fashion-MNIST measured.
+# field. Of MNIST, tests/analysis/test_mnist_form.py has it measured.
 FORMS = {
     "mnist": Form(20, True),
     "qmnist": Form(20, True),
@@ -50,8 +50,10 @@ ENOUGH = 640
 # The grid on which parts of a mark are told from specks, and what a speck is beside the largest.
 GRID = 64
 SPECK = 0.03
-# Lines that become faint when they are made small are lit up again, but not beyond this.
-MOST_GAIN = 6.0
+# Pixels that a line is at least wide in the field, as by a pen; and how many pixels each of the box
+# has while lines are made so.
+THINNEST = 1.5
+FINENESS = 4
 
 
 def to_mnist(image: Image.Image, form: Form = FORMS["mnist"]) -> NDArray[np.uint8]:
@@ -172,13 +174,42 @@ def _box_of(ink_HW: Floats) -> tuple[slice, slice]:
 
 def _scaled(ink_HW: Floats, box: int) -> Floats:
     """Fit a mark into a square box, its longer side from edge to edge, without aliasing."""
+    if _width_of_lines(ink_HW) * box / max(ink_HW.shape) < THINNEST:
+        ink_HW = _thickened(ink_HW, box)
+    return _fitted(ink_HW, box)
+
+
+def _fitted(ink_HW: Floats, box: int) -> Floats:
     height, width = ink_HW.shape
     scale = box / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     way = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
     scaled: Floats = np.asarray(Image.fromarray(ink_HW).resize(size, way)).clip(0, 1)
-    brightest = float(np.percentile(scaled[scaled > 0.3 * scaled.max()], 90))
-    return (scaled * min(1 / brightest, MOST_GAIN)).clip(0, 1)
+    # A line that has become faint is lit up again.
+    brightest = np.percentile(scaled[scaled > 0.3 * scaled.max()], 90)
+    lit: Floats = (scaled / np.float32(brightest)).clip(0, 1)
+    return lit
+
+
+def _width_of_lines(ink_HW: Floats) -> float:
+    """Return how wide the lines of a mark are on average, in pixels: two areas by its outline."""
+    mark_HW = np.pad(ink_HW > 0.5, 1)
+    steps = np.count_nonzero(np.diff(mark_HW, axis=0)) + np.count_nonzero(np.diff(mark_HW, axis=1))
+    # Counted along rows and columns, an outline of all directions is longer by 4 / pi.
+    return 2 * np.count_nonzero(mark_HW) / max(steps * np.pi / 4, 1)
+
+
+def _thickened(ink_HW: Floats, box: int) -> Floats:
+    """Give thin lines the width of THINNEST, at a few pixels for each of the box."""
+    fine = FINENESS * box
+    if max(ink_HW.shape) > fine:
+        ink_HW = _fitted(ink_HW, fine)
+    wanted = THINNEST * max(ink_HW.shape) / box
+    reach = max(1, round((wanted - _width_of_lines(ink_HW)) / 2))
+    levels = np.pad(ink_HW * 255, reach).round().astype(np.uint8)
+    thick = Image.fromarray(levels).filter(ImageFilter.MaxFilter(2 * reach + 1))
+    thick_HW: Floats = np.asarray(thick, np.float32) / 255
+    return thick_HW[_box_of(thick_HW)]
 
 
 def _centred(ink_HW: Floats, form: Form) -> NDArray[np.uint8]:
