@@ -105,7 +105,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) ->
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) -> Path:
-    """The folder of a run that knows digits, tested on 1,000 images. Not to be written to."""
+    """The folder of a run that knows digits, tested on 5,000 images. Not to be written to."""
     cwd = tmp_path_factory.mktemp("trained")
     process = run_train(*KNOWS_DIGITS, "hydra.run.dir=run", cwd=cwd, data_root=mnist_root)
     assert process.returncode == 0, process.stderr

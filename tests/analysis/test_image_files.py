@@ -73,7 +73,9 @@ KINDS = {
     "grey.tiff": plainly,
     "grey.webp": plainly,
     "palette.png": lambda digit, path: digit.quantize(64).save(path),
-    "one-bit.png": lambda digit, path: digit.point(lambda v: 255 * (v > 127)).convert("1").save(path),
+    "one-bit.png": lambda digit, path: (
+        digit.point(lambda v: 255 * (v > 127)).convert("1").save(path)
+    ),
     "16.png": save_sixteen_bits,
     "16.tiff": save_sixteen_bits,
     "32.tiff": save_whole_numbers,
@@ -117,7 +119,11 @@ def bomb(path):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(60_001))), chunk(b"IEND", b"")
+    parts = (
+        chunk(b"IHDR", header),
+        chunk(b"IDAT", zlib.compress(bytes(60_001))),
+        chunk(b"IEND", b""),
+    )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 

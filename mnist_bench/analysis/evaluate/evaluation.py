@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def evaluate_run(
         "device": placement.device_name,
         "precision": placement.precision.name,
         "kernels": kernels,
-        "torch": torch.__version__,
+        "torch": version("torch"),
     }
     recorded = read_summary(Path(run))
     unlike = None

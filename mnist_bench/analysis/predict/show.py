@@ -67,9 +67,11 @@ def _shortened(text: str, width: int) -> str:
 def card(answer: Answer, in_colour: bool) -> Table:
     """Return what the network saw, with a bar for each of its likeliest classes beside it."""
     assert answer.seen is not None
-    picture = blocks(answer.seen, in_colour)
     table = Table.grid(padding=(0, 0, 0, 3))
-    table.add_row(picture, Group(Text(str(answer.path), "bold"), Text(), _bars(answer)))
+    table.add_column(min_width=min(answer.seen.shape[1], PICTURE_COLUMNS), no_wrap=True)
+    table.add_column(overflow="fold")
+    path = Text(answer.path.name, "bold")
+    table.add_row(blocks(answer.seen, in_colour), Group(path, Text(), _bars(answer)))
     return table
 
 
