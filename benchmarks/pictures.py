@@ -46,8 +46,8 @@ def widen(picture: Image.Image) -> Image.Image:
 
 def colour(digit: Image.Image) -> Image.Image:
     """Blue ink on yellowish paper."""
-    ink = np.asarray(digit, np.float32)[..., None] / 255
-    pixels = ink * np.float32([30, 50, 150]) + (1 - ink) * np.float32([250, 243, 225])
+    ink = np.asarray(digit)[..., None] / 255
+    pixels = ink * np.array([30, 50, 150]) + (1 - ink) * np.array([250, 243, 225])
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 

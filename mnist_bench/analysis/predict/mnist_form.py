@@ -208,7 +208,7 @@ def _thickened(ink_HW: Floats, box: int) -> Floats:
     reach = max(1, round((wanted - _width_of_lines(ink_HW)) / 2))
     levels = np.pad(ink_HW * 255, reach).round().astype(np.uint8)
     thick = Image.fromarray(levels).filter(ImageFilter.MaxFilter(2 * reach + 1))
-    thick_HW: Floats = np.asarray(thick, np.float32) / 255
+    thick_HW: Floats = np.asarray(thick, np.float32) / np.float32(255)
     return thick_HW[_box_of(thick_HW)]
 
 
