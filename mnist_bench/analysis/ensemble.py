@@ -73,7 +73,7 @@ class Ensemble:
         }
 
 
-def combine_runs(given: Sequence[Path]) -> Ensemble:
+def combine_runs(given: Sequence[str | Path]) -> Ensemble:
     """Combine the answers of runs to their common test set.
 
     `given` are folders of runs, or of sweeps, which stand for all of their runs that were tested.
@@ -82,7 +82,7 @@ def combine_runs(given: Sequence[Path]) -> Ensemble:
         ConfigError: there are not two runs, one of them was not tested, or not on the same images.
         DataError: a predictions.npz is damaged.
     """
-    folders = list(dict.fromkeys(run for path in given for run in _runs_in(path)))
+    folders = list(dict.fromkeys(run for path in map(Path, given) for run in _runs_in(path)))
     if len(folders) < 2:
         raise ConfigError("An ensemble takes two runs or more: give their folders.")
     members = [read_member(folder) for folder in folders]

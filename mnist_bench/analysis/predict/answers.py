@@ -63,7 +63,7 @@ class Answer:
         }
 
 
-def answer_files(network: TrainedNetwork, paths: Iterable[Path]) -> Iterator[Answer]:
+def answer_files(network: TrainedNetwork, paths: Iterable[str | Path]) -> Iterator[Answer]:
     """Yield what a network says of image files, in their order.
 
     A file that cannot be read is answered with an error, and the others all the same. Networks of
@@ -71,7 +71,7 @@ def answer_files(network: TrainedNetwork, paths: Iterable[Path]) -> Iterator[Ans
     (`mnist_form`); those of other data see it in the size and the colours that they were trained
     on.
     """
-    remaining = iter(paths)
+    remaining = map(Path, paths)
     with ThreadPoolExecutor() as pool:
 
         def begin() -> Iterator[Future[list[Answer]]]:
