@@ -12,8 +12,11 @@ from typer.testing import CliRunner
 
 from mnist_bench.analysis.evaluate.evaluation import evaluate_run
 from mnist_bench.analysis.evaluate.figures import calibrate, confusion_matrix, figures_of_classes
+from mnist_bench.analysis.predict.answers import answer_files
 from mnist_bench.cli import app
 from mnist_bench.errors import ConfigError, DataError
+from mnist_bench.runs.load import load
+from tests.support.own_parts import write_own_parts
 from tests.support.train_command import read_summary, run_train
 
 DRAW = np.random.default_rng(0)
@@ -236,6 +239,29 @@ def test_other_sizes_are_refused_and_the_remedy_helps(trained, images, tmp_path)
 def test_what_cannot_be_changed_is_refused(trained, line, said) -> None:
     with pytest.raises(ConfigError, match=said):
         evaluate_run(trained, [line])
+
+
+def test_parts_of_ones_own_are_found_by_config_dir(tmp_path, mnist_root) -> None:
+    write_own_parts(tmp_path)
+    options = ("--config-dir", "mine", "model=tiny", "data=stripes", "logger=none")
+    done = run_train(
+        *(*options, "trainer.gpus=0", "trainer.epochs=2", "hydra.run.dir=run"),
+        cwd=tmp_path,
+        data_root=mnist_root,
+    )
+    assert done.returncode == 0, done.stderr
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    found = evaluate_run(run, config_dir=mine)
+    assert found.as_recorded, found.unlike
+    assert found.images.shape == (100, 32, 32, 3) and found.class_names == ("lie", "stand")
+    # Others of the same kind, of which a quarter is to test on.
+    others = evaluate_run(run, ["data=stripes", "data.count=40"], config_dir=mine)
+    assert others.dataset == "stripes" and len(others.labels) == 10 and not others.as_recorded
+    assert len(evaluate_run(run, ["data.count=80"], config_dir=mine).labels) == 20
+    stripes = Image.fromarray(found.images[0]).resize((96, 96), Image.Resampling.NEAREST)
+    stripes.save(tmp_path / "stripes.png")
+    (answer,) = answer_files(load(run, mine), [tmp_path / "stripes.png"])
+    assert answer.seen.shape == (32, 32, 3)
 
 
 # --- The command ------------------------------------------------------------------------------

@@ -39,11 +39,11 @@ def predict_files(
         raise ConfigError(f"--picture {picture}: there is no folder {picture.parent}; make it.")
     paths = find_images(given)
     network = load(run, config_dir)
-    out = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    lines = Lines(paths, network.class_names, out.width // 2 if out.is_terminal else None)
+    errors = Console(stderr=True)
+    on_terminal = sys.stdout.isatty()
+    lines = Lines(paths, network.class_names, errors.width // 2 if on_terminal else None)
     kept: list[Answer] = []
     failed = 0
-    errors = Console(stderr=True)
     with Progress(
         TextColumn("{task.completed:,} of {task.total:,} images"),
         BarColumn(),
@@ -51,8 +51,9 @@ def predict_files(
         console=errors,
         transient=True,
         disable=len(paths) < MANY or not errors.is_terminal,
-        redirect_stdout=out.is_terminal,
+        redirect_stdout=on_terminal,  # lines go above the bar
     ) as progress:
+        out = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         task = progress.add_task("", total=len(paths))
         for answer in answer_files(network, paths):
             progress.advance(task)
@@ -70,11 +71,11 @@ def _print(answer: Answer, out: Console, lines: Lines, as_json: bool, show: bool
         print(json.dumps(answer.as_json(), ensure_ascii=False))
     elif answer.error is not None:
         print_error(answer.error)
-    elif show:
-        out.print(card(answer, out.is_terminal and not out.no_color))
-        out.print()
-    elif out.is_terminal:
-        out.print(lines.line(answer))
+    elif show or out.is_terminal:
+        drawn = card(answer, out.is_terminal and not out.no_color) if show else lines.line(answer)
+        with out.capture() as text:
+            out.print(drawn)
+        print(text.get(), end="\n" * show)  # which the bar makes room for
     else:  # rich takes half a millisecond for a line
         print(lines.line(answer).plain)
 
