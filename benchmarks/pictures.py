@@ -124,10 +124,11 @@ def report(run: Path, images: int | None) -> str:
     evaluated = [names[k] for k in evaluation.predicted]
     whole = len(truth)
     origin = provenance()
+    option = "" if images is None else f" --images {images}"
     lines = [
         f"# Pictures of digits, on {evaluation.computed_by['device']}",
         "",
-        f"`python -m benchmarks.pictures RUN` on {origin['started'][:10]}, commit "
+        f"`python -m benchmarks.pictures RUN{option}` on {origin['started'][:10]}, commit "
         f"{origin['git_commit']}, torch {torch.__version__}; RUN is {evaluation.model} "
         f"{evaluation.when}, {evaluation.figures['test_accuracy']:.2%} of {whole:,} test images by "
         f"`mnist-bench evaluate`. Other work shared the machine.",
