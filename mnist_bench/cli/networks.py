@@ -8,6 +8,11 @@ import typer
 app = typer.Typer()
 PANEL = "Use a network"
 
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(help="The folder of your own files, as for train.py, of a network of your own."),
+]
+
 
 @app.command("import-keras", rich_help_panel=PANEL)
 def import_keras(
@@ -42,3 +47,115 @@ def export_keras(
     from mnist_bench.exchange.keras.runs import export_run
 
     print(f"{file}: {export_run(run, file)}")
+
+
+@app.command(rich_help_panel=PANEL)
+def predict(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Image files, or folders of them, searched to their depths."),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per image and line.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Draw what the network saw into the terminal.")
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Write what the network saw of each image to this PNG file."),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Say what images show: PNG, JPEG, BMP, GIF, TIFF or WebP, of any size, in colour or grey.
+
+    A network of MNIST, or of a dataset in its form, sees each as MNIST's digits are: light on
+    black, scaled to fit a box of 20 x 20 pixels, its centre of mass in the centre of 28 x 28; a
+    28 x 28 image that is light on dark is left as it is. A network of other data sees the image in
+    the size and colours that it was trained on.
+
+    Status 1 if an image could not be read; the others are answered all the same.
+    """
+    from mnist_bench.analysis.predict.command import predict_files
+
+    raise typer.Exit(predict_files(run, images, config_dir, as_json, show, picture))
+
+
+@app.command(rich_help_panel=PANEL)
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Other images, as for train.py: data=fashion_mnist, data.root=FOLDER; or "
+            "trainer.gpus, trainer.precision or trainer.kernels.",
+            metavar="[OVERRIDES]...",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write evaluation.json, wrong.csv, confusion.png, reliability.png and wrong.png "
+            "into this folder."
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Test a network again, and tell what it gets wrong.
+
+    Accuracy, loss, precision, recall and F1 of each class, the confusion matrix, whether the
+    network is as often right as it says, and the mistakes that it was most sure of. On the run's
+    own test images the figures are to the bit those of its summary.json, or the reason is told.
+    """
+    from mnist_bench.analysis.evaluate.command import evaluate_and_show
+
+    evaluate_and_show(run, overrides or [], config_dir, as_json, out)
+
+
+@app.command(rich_help_panel=PANEL)
+def ensemble(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs, or of sweeps for all runs in them.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Combine networks by the mean of their probabilities, and by the majority of their votes.
+
+    Nothing is computed anew: each run's predictions.npz has its answers to the test images, which
+    must be the same for all.
+    """
+    import json
+    import sys
+
+    from rich.console import Console
+
+    from mnist_bench.analysis.ensemble import combine_runs, describe_ensemble
+
+    combined = combine_runs(runs)
+    if as_json:
+        print(json.dumps(combined.as_json(), indent=2, ensure_ascii=False))
+    else:
+        Console(file=sys.stdout, highlight=False).print(describe_ensemble(combined))
+
+
+@app.command(rich_help_panel=PANEL)
+def demo(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="By default 8008, or any that is free."),
+    ] = None,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
+    ] = True,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Draw on a page, and watch what the network makes of it while you draw.
+
+    The page is served to this machine alone, and asks nobody else for anything.
+    """
+    from mnist_bench.analysis.demo.command import serve
+
+    serve(run, config_dir, port, open_page)

@@ -101,7 +101,8 @@ class ImageFolder(Dataset):
         for (part, files), images in zip(parts.items(), pixels.split(counts), strict=True):
             loaded[f"{part}_images"] = images
             loaded[f"{part}_labels"] = torch.tensor([numbers[file.class_name] for file in files])
-        return Images(**loaded, class_names=tuple(names))
+        tested = tuple(str(file.path) for file in parts["test"])
+        return Images(**loaded, class_names=tuple(names), test_names=tested)
 
     def _find_parts(self) -> dict[str, list[ImageFile]]:
         """The files to train on, to validate on, if there are any, and to test on."""

@@ -33,6 +33,8 @@ class Images:
     class_names: tuple[str, ...]
     validation_images: Tensor | None = None
     validation_labels: Tensor | None = None
+    # What the images to test on are called, such as their files, if they have names.
+    test_names: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Images":
         tensors: dict[str, Any] = {

@@ -124,7 +124,7 @@ def split_images(images: Images, config: DataConfig) -> Splits:
         ConfigError: nothing would be left to train on.
     """
     train = _image_set(images.train_images, images.train_labels)
-    test = _image_set(images.test_images, images.test_labels)
+    test = select_test(images, config)
     if images.validation_images is not None and images.validation_labels is not None:
         validation = _image_set(images.validation_images, images.validation_labels)
     else:
@@ -133,7 +133,12 @@ def split_images(images: Images, config: DataConfig) -> Splits:
         validation = test
     limit = slice(config.limit)
     scaling = PixelScaling.fit(config.scaling, train[limit].images)
-    return Splits(train[limit], validation[limit], test[limit], images.class_names, scaling)
+    return Splits(train[limit], validation[limit], test, images.class_names, scaling)
+
+
+def select_test(images: Images, config: DataConfig) -> ImageSet:
+    """Return the images to test on, as `split_images` does, without any to train on."""
+    return _image_set(images.test_images, images.test_labels)[slice(config.limit)]
 
 
 def _image_set(pixels: Tensor, labels: Tensor) -> ImageSet:

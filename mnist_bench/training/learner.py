@@ -111,29 +111,44 @@ class Learner:
             self.average.update()
         totals.add(loss.detach(), logits_NK.detach(), batch.labels)
 
-    @torch.inference_mode()
     def evaluate(self, images: ImageSet, part: str) -> tuple[dict[str, float], Tensor]:
-        """Return loss and metrics of a set of images, and its logits, float32 (N, K) on the CPU.
+        """Return loss and metrics of a set of images, and its logits; see `evaluate`."""
+        return evaluate(
+            self.tested, images, part, self.loss, self.metrics, self.placement, self.scaling
+        )
 
-        `part` is "val" or "test": which metrics of the table belong to it.
-        """
-        network = self.tested
-        was_training = network.training
-        network.eval()
-        totals = self.new_totals()
-        logits = []
-        size = EVALUATION_BATCH[self.placement.device.type]
-        for start in range(0, len(images), size):
-            batch = images[start : start + size]
-            with self.placement.autocast():
-                logits_NK = network(self.scaling(batch.images))
-            totals.add(self.loss(logits_NK, batch.labels), logits_NK, batch.labels)
-            totals.images += len(batch.labels)
-            logits.append(logits_NK.float())
-        network.train(was_training)
-        logits_NK = torch.cat(logits).cpu()
-        whole = measure_all(self.metrics, part, logits_NK, images.labels.cpu())
-        return totals.averages() | whole, logits_NK
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module,
+    images: ImageSet,
+    part: str,
+    loss: LossFunction,
+    metrics: dict[str, Metric],
+    placement: Placement,
+    scaling: PixelScaling,
+) -> tuple[dict[str, float], Tensor]:
+    """Return loss and metrics of a set of images, and its logits, float32 (N, K) on the CPU.
+
+    `part` is "val" or "test": which metrics of the table belong to it. Network and images are on
+    the device of `placement`.
+    """
+    was_training = network.training
+    network.eval()
+    totals = Totals(placement.device, metrics)
+    logits = []
+    size = EVALUATION_BATCH[placement.device.type]
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        with placement.autocast():
+            logits_NK = network(scaling(batch.images))
+        totals.add(loss(logits_NK, batch.labels), logits_NK, batch.labels)
+        totals.images += len(batch.labels)
+        logits.append(logits_NK.float())
+    network.train(was_training)
+    logits_NK = torch.cat(logits).cpu()
+    whole = measure_all(metrics, part, logits_NK, images.labels.cpu())
+    return totals.averages() | whole, logits_NK
 
 
 def build_learner(config: TrainConfig, placement: Placement, splits: Splits) -> Learner:
