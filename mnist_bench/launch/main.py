@@ -22,6 +22,7 @@ from mnist_bench.errors import leave
 from mnist_bench.launch.arguments import arrange
 from mnist_bench.launch.edge import as_sentence, guard_streams
 from mnist_bench.launch.jobs import end_with_parent, is_in_turn
+from mnist_bench.loggers.artist import ARTIST, awaited
 from mnist_bench.runs.folder import InUse, RunFolder
 from mnist_bench.training.interrupt import OutOfTime, StopRequest
 
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         # A path is taken as it is, though Hydra would have `=` and others in quotes.
         sys.argv[1:] = arrange([_quoted_path(argument) for argument in sys.argv[1:]])
-        with StopRequest() as stop, stop.at_once():
+        with awaited(ARTIST), StopRequest() as stop, stop.at_once():
             _compose_and_run()
     except Exception as error:
         if (told := as_sentence(error)) is None:
@@ -100,7 +101,10 @@ def _run_of_a_sweep(composed: DictConfig, folder: Path) -> float | None:
         end_with_parent()
     config = to_config(composed, HydraConfig.get().runtime.choices)
     try:
-        return session.do_what_is_missing(config, folder, composed=composed)
+        val_loss = session.do_what_is_missing(config, folder, composed=composed)
+        if Screen.beside:
+            ARTIST.wait()  # nobody tells when the last run of this process has ended
+        return val_loss
     except (InUse, OutOfTime) as error:  # the same command goes on with it
         info(str(error))
         return None
