@@ -63,9 +63,9 @@ class Artist:
             env={**os.environ, **quiet},
             start_new_session=True,  # Ctrl-C is for the one that trains
         )
-        work = {"args": (self._process,), "daemon": True}
-        threading.Thread(target=self._feed, **work).start()
-        self._listener = threading.Thread(target=self._listen, **work)
+        given = (self._process,)
+        threading.Thread(target=self._feed, args=given, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=given, daemon=True)
         self._listener.start()
 
     def draw(self, pictures: RunPictures, folder: Path, events: Path | None) -> None:

@@ -5,6 +5,7 @@ N images, C channels (1 or 3), H rows, W columns, K classes, O kernels.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -78,7 +79,7 @@ def draw_curves(run: RunPictures) -> Figure | None:
         for part, colour, marker in (("train", BLUE, "o"), ("val", ORANGE, "s")):
             values = [record[f"{part}_{key}"] for record in run.history]
             name = "training" if part == "train" else "validation"
-            few = {"marker": marker, "markersize": 4} if len(epochs) <= 30 else {}
+            few: dict[str, Any] = {"marker": marker, "markersize": 4} if len(epochs) <= 30 else {}
             axes.plot(epochs, values, color=colour, label=f"{name}  {_latest(key, values)}", **few)
         if run.tested_epoch:
             axes.axvline(run.tested_epoch, color=FAINT, linewidth=0.8, linestyle=":", zorder=0)
@@ -136,7 +137,7 @@ def draw_confusion(run: RunPictures) -> Figure | None:
                 strong = row == column or shown[row, column] > 0.55 * shown.max()
                 colour = "white" if strong and row != column else INK
                 weight = "bold" if row == column else "normal"
-                text = {"color": colour, "weight": weight, "fontsize": 8}
+                text: dict[str, Any] = {"color": colour, "weight": weight, "fontsize": 8}
                 axes.text(column, row, f"{count}", ha="center", va="center", **text)
     _headline(figure, run)
     return figure
@@ -224,14 +225,14 @@ def _tiles(axes: Axes, tiles: Tiles, columns: int, inches: float) -> None:
     gap = (max(1, round(CAPTION / inches * width)), max(1, round(BETWEEN * width)))
     canvas_HWC, corners = _mosaic(tiles.images, columns, gap, empty=255)
     shown = canvas_HWC[..., 0] if channels == 1 else canvas_HWC
-    look = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "nearest"}
+    look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "nearest"}
     axes.imshow(shown.astype(np.uint8), aspect="auto", **look)
     axes.set_axis_off()
     letters = int(inches / 0.072)
     colour = ORANGE if tiles.mistaken else INK
     for (top, left), caption in zip(corners, tiles.captions, strict=True):
         text = _short(caption, letters)
-        place = {"ha": "center", "va": "bottom", "fontsize": 8, "color": colour}
+        place: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8, "color": colour}
         axes.text(left + (width - 1) / 2, top - 0.5 - 0.1 * gap[0], text, **place)
 
 
@@ -279,7 +280,7 @@ def _scale_losses(axes: Axes, run: RunPictures) -> None:
         low, high = axes.get_ylim()
         decades = 10.0 ** np.arange(-9, 10)
         ticks = np.outer(decades, [1, 2, 5]).ravel()
-        axes.yaxis.set_major_locator(FixedLocator(ticks[(ticks >= low) & (ticks <= high)]))
+        axes.yaxis.set_major_locator(FixedLocator(ticks[(ticks >= low) & (ticks <= high)].tolist()))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.minorticks_off()

@@ -7,8 +7,9 @@ would be shown as 3.0000.
 """
 
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
@@ -26,22 +27,30 @@ from mnist_bench.config.identity import computed
 from mnist_bench.config.schema import GROUPS, SCHEMAS, TrainConfig
 
 CHOSEN = ("model", "data", "optimizer", "scheduler", "loss", "augmentation", "experiment")
+# What hardly ever varies has a column only where a command line sets it.
+SELDOM = (
+    *("augmentation.*", "data.split", "imported_from", "model.*initializer"),
+    *("trainer.compile", "trainer.cuda_graphs", "trainer.deterministic", "trainer.fused_optimizer"),
+)
 # Digits before the point that a text has room for, so that 9 sorts before 10.
 DIGITS = 10
 
 
 def columns(
-    settings: Mapping[str, Any], choices: Mapping[str, str | None]
+    settings: Mapping[str, Any], choices: Mapping[str, str | None], overrides: Sequence[str] = ()
 ) -> dict[str, float | str]:
     """Return a run's hyperparameters: its choice of each group, and all that decides its results.
 
-    `settings` are those of the configuration by dotted keys. A number that is null is left out.
+    `settings` are those of the configuration by dotted keys, `overrides` those of the command line.
+    A number that is null is left out.
     """
+    given = {line.lstrip("+").partition("=")[0] for line in overrides}
     chosen: dict[str, float | str] = {group: as_text(choices.get(group)) for group in CHOSEN}
     numbers = _numbers()
     for key, value in computed(settings).items():
-        if key.endswith(".name"):
-            continue  # the choice of the group says it
+        is_seldom = key not in given and any(fnmatchcase(key, pattern) for pattern in SELDOM)
+        if is_seldom or key.endswith(".name"):  # which the choice of the group says
+            continue
         if key not in numbers:
             chosen[key] = as_text(value)
         elif isinstance(value, int | float):
@@ -70,12 +79,13 @@ def as_text(value: Any) -> str:
 @cache
 def _numbers() -> set[str]:
     """Return the keys that hold a number with decimals, or null, by every schema that has them."""
+    schemas: list[tuple[str, type]] = [("", TrainConfig)]
+    schemas += [(f"{group}.", schema) for group, schema in GROUPS.items()]
+    schemas += [(f"{group}.", schema) for group, own in SCHEMAS.items() for schema in own.values()]
     found: dict[str, set[bool]] = {}
-    groups = {**{group: {"": schema} for group, schema in GROUPS.items()}, **SCHEMAS}
-    for prefix, schemas in {"": {"": TrainConfig}, **groups}.items():
-        for schema in schemas.values():
-            for key, is_number in _decimals(schema, f"{prefix}." if prefix else ""):
-                found.setdefault(key, set()).add(is_number)
+    for prefix, schema in schemas:
+        for key, is_number in _decimals(schema, prefix):
+            found.setdefault(key, set()).add(is_number)
     return {key for key, is_number in found.items() if is_number == {True}}
 
 

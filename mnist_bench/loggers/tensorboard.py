@@ -45,7 +45,7 @@ class TensorBoard(Logger):
         self.writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=purge_step)
         file = self.writer._get_file_writer()  # for what it has no method of its own for
         if not run.is_resumed:
-            file.add_summary(session_start(columns(run.settings, run.choices)))
+            file.add_summary(session_start(columns(run.settings, run.choices, run.overrides)))
             file.add_summary(custom_scalars(LAYOUT))
             settings = (run.folder / SAVED).read_text("utf-8")
             self.writer.add_text("configuration", _verbatim(settings))
