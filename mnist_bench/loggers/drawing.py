@@ -3,6 +3,7 @@
 N images, C channels (1 or 3), H rows, W columns, K classes, O kernels.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,11 @@ STYLE = {
 DPI = 110
 # Inches that a line of text above an image takes, and the share of an image that is between two.
 CAPTION, BETWEEN = 0.22, 0.08
-# Of more classes, the matrix has no numbers in its cells, or no names beside them.
-MOST_CLASSES_IN_NUMBERS, MOST_CLASSES_BY_NAME = 16, 60
+# Inches that a letter of a bold title takes.
+LETTER = 0.08
+# Of more classes, the matrix has no numbers in its cells, or gives way to the commonest mistakes.
+MOST_CLASSES_IN_NUMBERS, MOST_CLASSES_IN_A_MATRIX = 16, 60
+MOST_PAIRS = 20
 
 
 def draw(run: RunPictures, folder: Path) -> dict[str, Path]:
@@ -46,8 +50,9 @@ def draw(run: RunPictures, folder: Path) -> dict[str, Path]:
     folder.mkdir(exist_ok=True)
     files = {}
     for name, picture in PICTURES.items():
-        path, figure = folder / f"{name}.png", None
-        with matplotlib.style.context(["default", STYLE]):
+        path = folder / f"{name}.png"
+        with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # of a script that the font lacks
             figure = picture(run)
             if figure is None:
                 path.unlink(missing_ok=True)
@@ -64,7 +69,7 @@ def draw(run: RunPictures, folder: Path) -> dict[str, Path]:
 
 def draw_samples(run: RunPictures) -> Figure | None:
     """Training images with their labels."""
-    return _page(run, [("training images", run.samples)], columns=10)
+    return _page(run, [("training images", run.samples)], columns=10, widest=1.2)
 
 
 def draw_curves(run: RunPictures) -> Figure | None:
@@ -111,34 +116,46 @@ def draw_mistakes(run: RunPictures) -> Figure | None:
 def draw_confusion(run: RunPictures) -> Figure | None:
     """How often each class was called which; the colours are of the mistakes alone."""
     classes = len(run.class_names)
-    if not run.confusion.sum():
-        return None
-    named = classes <= MOST_CLASSES_BY_NAME
-    names = [_short(name, 14) if named else "" for name in run.class_names]
-    side = float(np.clip(0.42 * classes, 3.2, 9))
-    beside = 0.65 + (0.065 if classes > MOST_CLASSES_IN_NUMBERS else 0.085) * max(map(len, names))
-    figure, axes = _figure(side, side, left=beside, bottom=beside)
     mistakes = np.where(np.eye(classes, dtype=bool), 0, run.confusion)
+    if classes > MOST_CLASSES_IN_A_MATRIX:
+        return _draw_commonest(run, mistakes)
+    few = classes <= MOST_CLASSES_IN_NUMBERS
+    names = [_short(name, 14) for name in run.class_names]
+    longest, side = max(map(len, names)), float(np.clip(0.42 * classes, 3.2, 9))
+    beside = 0.65 + (0.085 if few else 0.065) * longest
+    figure, axes = _figure(side, side, left=beside, bottom=beside if longest > 2 else 0.65)
     shown = np.sqrt(mistakes)  # or a frequent mistake would hide all others
     axes.imshow(shown, cmap="Blues", vmin=0, vmax=max(1.0, shown.max()), interpolation="nearest")
     axes.set(xlabel="predicted", ylabel="truth", title="how often each class was called which")
     axes.spines[["left", "bottom"]].set_visible(False)
-    axes.tick_params(length=0)
-    if named:
-        turned = max(map(len, names)) > 2
-        axes.set_xticks(range(classes), names, rotation=90 if turned else 0)
-        axes.set_yticks(range(classes), names)
-        axes.tick_params(labelsize=9 if classes <= MOST_CLASSES_IN_NUMBERS else 6)
-    else:
-        axes.set(xlabel="predicted class, by its number", ylabel="true class, by its number")
-    if classes <= MOST_CLASSES_IN_NUMBERS:
+    axes.tick_params(length=0, labelsize=9 if few else 6)
+    axes.set_xticks(range(classes), names, rotation=90 if longest > 2 else 0)
+    axes.set_yticks(range(classes), names)
+    if few:
         for (row, column), count in np.ndenumerate(run.confusion):
             if count or row == column:
-                strong = row == column or shown[row, column] > 0.55 * shown.max()
-                colour = "white" if strong and row != column else INK
+                dark = shown[row, column] > 0.55 * shown.max()
                 weight = "bold" if row == column else "normal"
-                text: dict[str, Any] = {"color": colour, "weight": weight, "fontsize": 8}
-                axes.text(column, row, f"{count}", ha="center", va="center", **text)
+                text: dict[str, Any] = {"color": "white" if dark else INK, "weight": weight}
+                axes.text(column, row, f"{count}", ha="center", va="center", fontsize=8, **text)
+    _headline(figure, run)
+    return figure
+
+
+def _draw_commonest(run: RunPictures, mistakes_KK: Array) -> Figure | None:
+    """Bars of the commonest mistakes, where a matrix would have more cells than can be seen."""
+    order = np.argsort(-mistakes_KK, axis=None, kind="stable")[:MOST_PAIRS]
+    pairs = [divmod(int(i), len(run.class_names)) for i in order if mistakes_KK.flat[i]]
+    if not pairs:
+        return None
+    figure, axes = _figure(4.5, 0.25 * len(pairs), left=4.2, bottom=0.5)
+    names = run.class_names
+    told = [f"{_short(names[truth], 24)}, taken for {_short(names[p], 24)}" for truth, p in pairs]
+    axes.barh(range(len(pairs)), [mistakes_KK[pair] for pair in pairs], color=ORANGE, height=0.7)
+    axes.set_yticks(range(len(pairs)), told, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel="test images", title="the commonest mistakes")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _headline(figure, run)
     return figure
 
@@ -190,30 +207,39 @@ PICTURES: dict[str, Callable[[RunPictures], Figure | None]] = {
 
 
 def _page(
-    run: RunPictures, parts: Sequence[tuple[str, Tiles]], columns: int, note: str = ""
+    run: RunPictures,
+    parts: Sequence[tuple[str, Tiles]],
+    columns: int,
+    note: str = "",
+    widest: float = 1.9,
 ) -> Figure | None:
-    """Groups of images side by side, those that have any, under one headline."""
+    """Groups of images side by side, those that have any, under one headline.
+
+    An image is as wide as its caption needs, in inches up to `widest`.
+    """
     parts = [(title, tiles) for title, tiles in parts if len(tiles.images)]
     if not parts:
         return None
     longest = max(len(caption) for _, tiles in parts for caption in tiles.captions)
-    inches = float(np.clip(0.078 * longest, 0.85 if columns > 3 else 1.15, 1.9))
+    inches = float(np.clip(0.078 * longest, 0.85 if columns > 3 else 1.15, widest))
     _, _, rows, width = parts[0][1].images.shape
     shapes = [(min(columns, len(t.images)), -(-len(t.images) // columns)) for _, t in parts]
     sizes = [
         (inches * (across + BETWEEN * (across - 1)), down * (inches * rows / width + CAPTION))
         for across, down in shapes
     ]
-    whole = sum(w for w, _ in sizes), max(h for _, h in sizes)
-    figure = Figure(figsize=(max(4.8, whole[0] + 0.2 + 0.4 * (len(parts) - 1)), whole[1] + 0.75))
-    left, (total, height) = 0.1, figure.get_size_inches()
-    for (title, tiles), (across, _), (w, h) in zip(parts, shapes, sizes, strict=True):
-        axes = figure.add_axes(
-            (left / total, 1 - (0.6 + h) / height, w / total, h / height), aspect="auto"
-        )
+    titled = [max(w, LETTER * len(title)) for (title, _), (w, _) in zip(parts, sizes, strict=True)]
+    total = max(4.8, sum(titled) + 0.2 + 0.4 * (len(parts) - 1))
+    height = max(h for _, h in sizes) + 0.75
+    figure, left = Figure(figsize=(total, height)), 0.1
+    for (title, tiles), (across, _), (w, h), taken in zip(
+        parts, shapes, sizes, titled, strict=True
+    ):
+        place = (left / total, 1 - (0.6 + h) / height, w / total, h / height)
+        axes = figure.add_axes(place)
         _tiles(axes, tiles, across, inches)
         axes.set_title(title, fontsize=9, pad=3)
-        left += w + 0.4
+        left += taken + 0.4
     _headline(figure, run, note)
     return figure
 

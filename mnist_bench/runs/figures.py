@@ -98,13 +98,14 @@ def _choose(
         ]
         return Tiles(_pixels(images_NCHW, places), captions, mistaken)
 
+    errors = summary["test_errors"]
     sampled = _spread(len(splits.train), SAMPLES)
     labels = splits.train.labels.cpu()
     confusion_KK = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(confusion_KK, (labels_N, predicted), 1)
     return RunPictures(
         title=f"{folder.path.resolve().name}: test accuracy {summary['test_accuracy']:.2%}, "
-        f"{summary['test_errors']:,} errors in {summary['test_images']:,}",
+        f"{errors:,} error{'s' * (errors != 1)} in {summary['test_images']:,}",
         class_names=names,
         history=[dict(record) for record in history],
         tested_epoch=summary["tested_epoch"],
