@@ -4,9 +4,9 @@
     python -m benchmarks.figures --pairs 2 --quick  a look at it, on few images
     python -m benchmarks.figures --write            and write benchmarks/results/figures-<device>.md
 
-Of a sweep, the figures of a run are drawn while the next one trains. Each pair is the same sweep with
-`logger=tensorboard trainer.figures=true` and with `logger=none trainer.figures=false`, one after the
-other, in an order that changes from pair to pair.
+Of a sweep, the figures of a run are drawn while the next one trains. Each pair is the same sweep
+with `logger=tensorboard trainer.figures=true` and with `logger=none trainer.figures=false`, one
+after the other, in an order that changes from pair to pair.
 """
 
 import argparse

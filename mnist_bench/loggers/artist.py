@@ -26,8 +26,10 @@ from mnist_bench.loggers.pictures import RunPictures
 # Of more runs that wait, the pictures are left out: trained faster than drawn, they would fill the
 # memory, and be waited for at the end.
 MOST_WAITING = 100
-# How long a command waits for pictures before it says so, in seconds.
-PATIENCE = 0.3
+# How long a command waits for pictures before it says so, in seconds, and how long for one more run
+# before a process of usual priority takes over: others may keep the machine busy.
+PATIENCE, STARVED = 0.3, 5.0
+GIVE_WAY = "--give-way"
 
 
 class Artist:
@@ -40,7 +42,9 @@ class Artist:
         self._process: subprocess.Popen[bytes] | None = None
         self._listener: threading.Thread | None = None
         self._errors: IO[bytes] | None = None
+        # What the process is to read, None last, and of that what is not drawn yet.
         self._queue: queue.Queue[bytes | None] = queue.Queue()
+        self._contents: list[bytes] = []
         # Of each run its folder of figures: as given, as drawn, and as not to be drawn.
         self._given: list[Path] = []
         self._done = 0
@@ -49,24 +53,8 @@ class Artist:
 
     def start(self) -> None:
         """Start the process, unless it runs; what it lacks is told by `wait`."""
-        if self._process is not None:
-            return
-        place = str(Path(mnist_bench.__file__).parents[1])
-        paths = [place, *filter(None, [os.environ.get("PYTHONPATH")])]
-        quiet = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - read at the end
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, **quiet},
-            start_new_session=True,  # Ctrl-C is for the one that trains
-        )
-        given = (self._process,)
-        threading.Thread(target=self._feed, args=given, daemon=True).start()
-        self._listener = threading.Thread(target=self._listen, args=given, daemon=True)
-        self._listener.start()
+        if self._process is None:
+            self._process = self._begin(GIVE_WAY)
 
     def draw(self, pictures: RunPictures, folder: Path, events: Path | None) -> None:
         """Have pictures drawn into `folder`, and into the event files of `events` for TensorBoard.
@@ -74,16 +62,17 @@ class Artist:
         It returns at once. Where many are waiting already, these are left out.
         """
         self.start()
-        if len(self._given) - self._done >= MOST_WAITING:
+        if len(self._contents) >= MOST_WAITING:
             self._left_out.append(folder)
             return
+        content = pickle.dumps((pictures, folder.resolve(), events and events.resolve()))
         self._given.append(folder)
-        self._queue.put(pickle.dumps((pictures, folder.resolve(), events and events.resolve())))
+        self._contents.append(content)
+        self._queue.put(content)
 
     def wait(self) -> None:
         """Wait until all is drawn, with a line that says so; Ctrl-C leaves out what is not."""
-        process, self._process = self._process, None
-        if process is None:
+        if self._process is None:
             return
         self._queue.put(None)
         handler = signal.getsignal(signal.SIGINT)
@@ -91,13 +80,12 @@ class Artist:
         if in_main and handler is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            if not _has_ended(process, PATIENCE) and self._given:
-                self._say(
-                    f"drawing the figures of {_runs(self._waiting())} (Ctrl-C leaves them out)"
-                )
-            process.wait()
+            if not _has_ended(self._process, PATIENCE) and self._waiting():
+                runs = _runs(self._waiting())
+                self._say(f"drawing the figures of {runs} (Ctrl-C leaves them out)")
+            self._see_to_the_end()
         except KeyboardInterrupt:
-            process.kill()
+            self._process.kill()
             self._left_out += self._waiting()
         finally:
             self._tell_what_is_missing()
@@ -112,31 +100,64 @@ class Artist:
             self._process.wait()
             self._forget()
 
+    def _see_to_the_end(self) -> None:
+        """Wait for the process to end; one that gets nothing done is replaced."""
+        assert self._process is not None and self._listener is not None
+        done = -1
+        while not _has_ended(self._process, STARVED):
+            if self._done == done:
+                self._process.kill()
+                self._listener.join()
+                self._queue = queue.Queue()
+                for content in (*self._contents, None):
+                    self._queue.put(content)
+                self._process = self._begin()
+                self._process.wait()
+                return
+            done = self._done
+
     def _waiting(self) -> list[Path]:
         return self._given[self._done :]
 
-    def _feed(self, process: subprocess.Popen[bytes]) -> None:
-        """Write what is in the queue, in a thread: the pipe takes more only as it is read."""
-        assert process.stdin is not None
-        with suppress(OSError), process.stdin:  # it may have ended, which `wait` tells
-            while (content := self._queue.get()) is not None:
-                process.stdin.write(len(content).to_bytes(8, "little") + content)
-                process.stdin.flush()
+    def _begin(self, *flags: str) -> "subprocess.Popen[bytes]":
+        place = str(Path(mnist_bench.__file__).parents[1])
+        paths = [place, *filter(None, [os.environ.get("PYTHONPATH")])]
+        quiet = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - read at the end
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__, *flags],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, **quiet},
+            process_group=0,  # Ctrl-C is for the one that trains
+        )
+        feed, listen = (process.stdin, self._queue), (process.stdout,)
+        threading.Thread(target=self._feed, args=feed, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=listen, daemon=True)
+        self._listener.start()
+        return process
 
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
+    def _feed(self, pipe: IO[bytes], contents: "queue.Queue[bytes | None]") -> None:
+        """Write what is in the queue, in a thread: the pipe takes more only as it is read."""
+        with suppress(OSError), pipe:  # its reader may have ended, which `wait` tells
+            while (content := contents.get()) is not None:
+                pipe.write(len(content).to_bytes(8, "little") + content)
+                pipe.flush()
+
+    def _listen(self, pipe: IO[bytes]) -> None:
+        for line in pipe:
             if error := json.loads(line):
                 self._failed[self._given[self._done]] = error
+            del self._contents[0]
             self._done += 1
 
     def _tell_what_is_missing(self) -> None:
         if self._listener is not None:
             self._listener.join()
         for folder, error in list(self._failed.items())[:1]:
-            more = (
-                f" (and those of {_runs(list(self._failed)[1:])})" if len(self._failed) > 1 else ""
-            )
+            others = list(self._failed)[1:]
+            more = f" (and those of {_runs(others)})" if others else ""
             self._say(f"The figures of {folder.parent.name}{more} are not drawn: {error}")
         if self._left_out:
             where = os.path.relpath(_common(self._left_out))
@@ -205,7 +226,8 @@ def _common(figures: list[Path]) -> str:
 def main() -> None:
     """Draw what comes through stdin; answer each with a line, the error in JSON or null."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _give_way()
+    if GIVE_WAY in sys.argv:
+        _give_way()
     from mnist_bench.loggers.drawing import draw
 
     while len(head := sys.stdin.buffer.read(8)) == 8:

@@ -106,6 +106,19 @@ def test_runs_that_are_trained_faster_than_drawn_do_not_pile_up(
     assert "The figures of 2 runs are left out" in capsys.readouterr().out
 
 
+def test_a_process_that_others_leave_no_time_is_replaced(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(artist, "STARVED", 0.05)
+    own = Artist()
+    own.start()
+    assert own._process is not None
+    own._process.send_signal(signal.SIGSTOP)
+    for number in range(3):
+        (tmp_path / f"run-{number}").mkdir()
+        own.draw(PICTURES, tmp_path / f"run-{number}" / "figures", None)
+    own.wait()
+    assert len(list(tmp_path.glob("run-*/figures/curves.png"))) == 3
+
+
 class Remembers(Artist):
     def __init__(self) -> None:
         super().__init__()
