@@ -293,8 +293,11 @@ def _figure(
 
 
 def _headline(figure: Figure, run: RunPictures, note: str = "") -> None:
-    text = "   ".join(filter(None, (run.title, note)))
+    """A line at the top, which may not have room for the whole name of the run at its end."""
     width, height = figure.get_size_inches()
+    text = _short(
+        "   ".join(filter(None, (run.result, note, run.name))), int((width - 0.2) / 0.068)
+    )
     figure.text(0.1 / width, 1 - 0.22 / height, text, fontsize=9, color=FAINT)
 
 

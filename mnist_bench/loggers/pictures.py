@@ -25,7 +25,8 @@ class Tiles:
 class RunPictures:
     """All that is drawn of a run. What is None, or empty, has no picture."""
 
-    title: str
+    name: str
+    result: str  # in a line
     class_names: tuple[str, ...]
     # A mapping for each epoch, by the columns of metrics.csv.
     history: Sequence[Mapping[str, float]]

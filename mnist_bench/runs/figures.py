@@ -104,7 +104,8 @@ def _choose(
     confusion_KK = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(confusion_KK, (labels_N, predicted), 1)
     return RunPictures(
-        title=f"{folder.path.resolve().name}: test accuracy {summary['test_accuracy']:.2%}, "
+        name=folder.path.resolve().name,
+        result=f"test accuracy {summary['test_accuracy']:.2%}, "
         f"{errors:,} error{'s' * (errors != 1)} in {summary['test_images']:,}",
         class_names=names,
         history=[dict(record) for record in history],

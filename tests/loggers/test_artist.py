@@ -19,7 +19,8 @@ from tests.support.made_up_runs import RECORD, write_events
 
 NOTHING = Tiles(np.zeros((0, 1, 8, 8), np.uint8), [])
 PICTURES = RunPictures(
-    title="a run",
+    name="a run",
+    result="90.00%",
     class_names=("0", "1"),
     history=[RECORD],
     tested_epoch=1,

@@ -64,7 +64,7 @@ def test_counts_samples_curves_and_kernels_are_those_of_the_run(
     assert [record["epoch"] for record in chosen.history] == [1, 2, 3, 4, 5]
     weights = torch.load(uninterrupted / "checkpoints" / "last.pt", weights_only=True)["network"]
     assert (chosen.kernels == weights["features.conv1.weight"].numpy()).all()
-    assert "errors in 1,000" in chosen.title
+    assert "errors in 1,000" in chosen.result
 
 
 @pytest.mark.parametrize(
