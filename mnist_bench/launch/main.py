@@ -1,5 +1,6 @@
 """Train one network, or with -m a sweep of them: `mnist-bench train` and `python train.py`."""
 
+import atexit
 import os
 import re
 import signal
@@ -99,12 +100,11 @@ def _run_of_a_sweep(composed: DictConfig, folder: Path) -> float | None:
     if not is_in_turn(HydraConfig.get().launcher):
         Screen.beside = folder.name
         end_with_parent()
+        atexit.unregister(ARTIST.wait)
+        atexit.register(ARTIST.wait)  # when the last run of this process has ended
     config = to_config(composed, HydraConfig.get().runtime.choices)
     try:
-        val_loss = session.do_what_is_missing(config, folder, composed=composed)
-        if Screen.beside:
-            ARTIST.wait()  # nobody tells when the last run of this process has ended
-        return val_loss
+        return session.do_what_is_missing(config, folder, composed=composed)
     except (InUse, OutOfTime) as error:  # the same command goes on with it
         info(str(error))
         return None
