@@ -58,6 +58,7 @@ HERE = Path(__file__).parent
 TINY = (
     *("data=npz", "trainer.gpus=0", "trainer.precision=fp32", "scheduler=constant"),
     *("data.holdout_size=50", "model.channels=[4,4]", "model.dense=[8]", "trainer.kernels='off'"),
+    "trainer.figures=false",
 )
 ONE, TWO = (*TINY, "trainer.epochs=1"), (*TINY, "trainer.epochs=2")
 SWEEP = ("-m", *ONE, "logger=none", "sweep.name=two")

@@ -39,7 +39,7 @@ from mnist_bench.runs.records import provenance, read_summary
 RUNS, EPOCHS = 12, 5
 TINY = (
     *("model=cnn5x5_single", "data.limit=2000", f"trainer.epochs={EPOCHS}", "logger=none"),
-    *("trainer.gpus=0", "trainer.precision=fp32"),
+    *("trainer.gpus=0", "trainer.precision=fp32", "trainer.figures=false"),
 )
 COMMANDS = {
     "sweep": ["train", "-m", "sweep.name=kills", f"seed=range({RUNS})", *TINY],

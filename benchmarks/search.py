@@ -27,7 +27,7 @@ TRIALS = 30
 NETWORK = ("model=cnn5x5_single", "data.limit=5000", "trainer.epochs=4")
 SEEDS = range(100, 105)
 # Nobody looks at the curves.
-QUIET = "logger=none"
+QUIET = ("logger=none", "trainer.figures=false")
 
 
 def run(folder: Path, command: list[str]) -> None:
@@ -38,13 +38,13 @@ def run(folder: Path, command: list[str]) -> None:
 
 
 def search_options() -> list[str]:
-    return ["search", NAME, *NETWORK, QUIET, "--space", "small", "--trials", str(TRIALS)]
+    return ["search", NAME, *NETWORK, *QUIET, "--space", "small", "--trials", str(TRIALS)]
 
 
 def train(folder: Path, sweep: str, *arguments: str) -> list[Path]:
     """Train with the new seeds; return the folders of the runs."""
     seeds = f"seed=range({SEEDS.start},{SEEDS.stop})"
-    run(folder, train_command("-m", *arguments, f"sweep.name={sweep}", seeds, QUIET))
+    run(folder, train_command("-m", *arguments, f"sweep.name={sweep}", seeds, *QUIET))
     return [folder / "outputs" / "sweeps" / sweep / f"seed={seed}" for seed in SEEDS]
 
 

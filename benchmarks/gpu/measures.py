@@ -191,7 +191,8 @@ def train(run: Path, arguments: Sequence[str]) -> Figures:
     """Train from the beginning, whatever an attempt that was cut off has left."""
     shutil.rmtree(run, ignore_errors=True)
     start = time.perf_counter()
-    command = train_command(*arguments, "trainer.gpus=1", f'hydra.run.dir="{run}"')
+    own = ("trainer.gpus=1", "trainer.figures=false", f'hydra.run.dir="{run}"')
+    command = train_command(*arguments, *own)
     subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=True)
     seconds = time.perf_counter() - start
     more = [one for one in arguments if not one.startswith(("experiment=", "model=", "seed="))]

@@ -32,6 +32,7 @@ ROLES: list[tuple[str, Role]] = [
     ("trainer.gpus", Role.ignored),
     ("trainer.refresh_seconds", Role.ignored),
     ("trainer.save_every", Role.ignored),
+    ("trainer.figures", Role.ignored),
     ("trainer.max_seconds", Role.ignored),
     ("sweep.*", Role.ignored),
     ("resume", Role.ignored),

@@ -270,6 +270,7 @@ class TrainerConfig:
     )
     refresh_seconds: float = positive()
     save_every: int = at_least(0)
+    figures: bool = True
     early_stopping: int | None = allowed(
         lambda v: v is None or v >= 1, "a whole number of epochs of at least 1, or null", None
     )

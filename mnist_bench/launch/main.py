@@ -1,5 +1,6 @@
 """Train one network, or with -m a sweep of them: `mnist-bench train` and `python train.py`."""
 
+import atexit
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from mnist_bench.errors import leave
 from mnist_bench.launch.arguments import arrange, as_typed
 from mnist_bench.launch.edge import as_sentence, guard_streams
 from mnist_bench.launch.jobs import end_with_parent, is_in_turn
+from mnist_bench.loggers.artist import ARTIST, awaited
 from mnist_bench.runs.folder import InUse, RunFolder
 from mnist_bench.training.interrupt import OutOfTime, StopRequest
 
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         sys.argv[1:] = arrange(list(map(as_typed, sys.argv[1:])))
-        with StopRequest() as stop, stop.at_once():
+        with awaited(ARTIST), StopRequest() as stop, stop.at_once():
             _compose_and_run()
     except Exception as error:
         if (told := as_sentence(error)) is None:
@@ -92,6 +94,8 @@ def _run_of_a_sweep(composed: DictConfig, folder: Path) -> float | None:
     if not is_in_turn(HydraConfig.get().launcher):
         Screen.beside = folder.name
         end_with_parent()
+        atexit.unregister(ARTIST.wait)
+        atexit.register(ARTIST.wait)  # when the last run of this process has ended
     config = to_config(composed, HydraConfig.get().runtime.choices)
     try:
         return session.do_what_is_missing(config, folder, composed=composed)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from mnist_bench.loggers.drawing import BLUE, GREEN, ORANGE
 from mnist_bench.reproduction.evidence import Chosen, Evidence, curves, is_complete
 from mnist_bench.reproduction.findings import LOG, READINGS
 from mnist_bench.reproduction.intervals import (
@@ -25,9 +26,6 @@ from mnist_bench.reproduction.intervals import (
 from mnist_bench.reproduction.published import published_curve
 from mnist_bench.reproduction.tables import count_precisions
 
-# Okabe and Ito's colours, which people who are colour-blind can tell apart
-# (https://jfly.uni-koeln.de/color/).
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLOURS = {"train": BLUE, "val": ORANGE}
 PUBLISHED_COLOUR = "#222222"
 MARKERS = {"train": "o", "val": "s"}

@@ -20,7 +20,12 @@ FOLDER_NAME = re.compile(r"seed=(0|[1-9]\d*)(?:--precision=(bf16))?")
 PRECISIONS = ("fp32", "bf16")
 
 # How fast a run computes, up to rounding.
-NOT_OF_THE_RECIPE = {"trainer.compile", "trainer.fused_optimizer", "trainer.kernels"}
+NOT_OF_THE_RECIPE = {
+    "trainer.compile",
+    "trainer.figures",
+    "trainer.fused_optimizer",
+    "trainer.kernels",
+}
 
 Recipe = dict[str, Any]
 

@@ -63,6 +63,7 @@ class RunFolder:
         self.predictions = self.path / "predictions.npz"
         self.log = self.path / "train.log"
         self.tensorboard = self.path / "tensorboard"
+        self.figures = self.path / "figures"
         self.last = self.path / "checkpoints" / "last.pt"
         self.previous = self.path / "checkpoints" / "previous.pt"
         self.best = self.path / "checkpoints" / "best.pt"
@@ -98,7 +99,8 @@ class RunFolder:
         """Remove what a run that was never saved has left."""
         for file in (self.summary, self.metrics, self.predictions, self.best):
             file.unlink(missing_ok=True)
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        for folder in (self.tensorboard, self.figures):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def owned(self) -> Iterator[None]:

@@ -128,8 +128,13 @@ Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
 class Command:
     """What a run was started with."""
 
-    experiment: str | None
     overrides: list[str]  # as they were given, `${...}` included
+    choices: Mapping[str, Any]  # the file that was chosen of each group, or None
+
+    @property
+    def experiment(self) -> str | None:
+        chosen: str | None = self.choices.get("experiment")
+        return chosen
 
 
 def write_command(folder: RunFolder, config: DictConfig, hydra: DictConfig) -> None:
@@ -182,7 +187,7 @@ def read_command(folder: RunFolder) -> Command:
         if not isinstance(lines, list):
             raise ValueError("its overrides are no list")
         choices = hydra["runtime"]["choices"]
-        return Command(choices.get("experiment"), [str(line) for line in lines])
+        return Command([str(line) for line in lines], dict(choices))
     except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"{folder.hydra} does not tell how this run was started: it is damaged; put back that "

@@ -121,6 +121,7 @@ class Run:
             name=self.folder.path.name,
             settings=flatten(self.config),
             overrides=self.command.overrides,
+            choices=self.command.choices,
             layers=layers,
             splits=self.splits,
             history=self.position.history,

@@ -16,6 +16,7 @@ from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
 from mnist_bench.errors import FileError, explain_file_error
+from mnist_bench.loggers.artist import ARTIST
 from mnist_bench.loggers.base import Logger, Loggers, Pruned
 from mnist_bench.loggers.console import (
     Screen,
@@ -27,6 +28,7 @@ from mnist_bench.loggers.console import (
 from mnist_bench.models import count_parameters, summarise
 from mnist_bench.runs.checkpoint import CheckpointWriter, resume_command, write_checkpoint
 from mnist_bench.runs.failures import naming_the_batch
+from mnist_bench.runs.figures import hand_over
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.records import read_summary, write_command, write_metrics
 from mnist_bench.runs.run import Run
@@ -93,6 +95,8 @@ def carry_out(
         with recording_the_end(run, screen, stop), closing(made) as loggers:
             with CheckpointWriter(run.placement.device) as writer:  # which the test is beside
                 fit(run, screen, loggers, stop, writer)
+                if config.trainer.figures:
+                    ARTIST.start()  # so that it is ready when the test is over
                 with stop.at_once():
                     summary = run.test("completed", run.choose_tested_epoch())
                 loggers.end(summary)
@@ -101,6 +105,8 @@ def carry_out(
         screen.line(f"folder: {os.path.relpath(path)}")  # whole, to be copied
         if summary["warning"]:
             screen.line(summary["warning"], style="bold red")
+        if config.trainer.figures:
+            hand_over(run, summary)
         stop.check_signal()
     return float(summary["val_loss"])
 

@@ -14,10 +14,12 @@ from mnist_bench.exchange.keras.layers import fill_from_keras, to_keras
 from mnist_bench.exchange.keras.model_config import check_same_layers
 from mnist_bench.exchange.keras.reading import read_keras_file
 from mnist_bench.exchange.keras.writing import write_keras_file
+from mnist_bench.loggers.artist import ARTIST
 from mnist_bench.loggers.base import Loggers
 from mnist_bench.loggers.console import as_text, info, layers_table
 from mnist_bench.models import ConvNet, summarise
 from mnist_bench.runs.checkpoint import write_checkpoint
+from mnist_bench.runs.figures import hand_over
 from mnist_bench.runs.folder import RunFolder, make_folder
 from mnist_bench.runs.load import load
 from mnist_bench.runs.records import write_command, write_metrics
@@ -67,6 +69,9 @@ def import_run(file: Path, folder: Path, overrides: Sequence[str]) -> str:
         )
         loggers.end(summary)
     run.finish(summary)
+    if config.trainer.figures:
+        hand_over(run, summary)
+        ARTIST.wait()
     told = f"Accuracy on the test images of {config.data.name}: {describe_test(summary)}"
     return "\n".join(filter(None, (told, summary["warning"])))
 

@@ -36,12 +36,10 @@ def begin(
             f"{moved[0]} cannot be given to a search, which lies in {SEARCHES / name}: leave it "
             f"out, and begin where that is to be."
         )
-    for package in ("optuna", "matplotlib"):
-        if find_spec(package) is None:
-            raise ConfigError(
-                f"A search takes {package}, which is not installed: "
-                f"pip install 'mnist-bench[search]'."
-            )
+    if find_spec("optuna") is None:
+        raise ConfigError(
+            "A search takes optuna, which is not installed: pip install 'mnist-bench[search]'."
+        )
     main(
         [
             *([] if config_dir is None else ["--config-dir", str(config_dir)]),

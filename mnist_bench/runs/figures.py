@@ -1,0 +1,177 @@
+"""What the pictures of a run show: chosen of its images, predictions and weights.
+
+N images, C channels, H rows, W columns, K classes, O kernels.
+"""
+
+import csv
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mnist_bench.data.splits import Splits, split_images
+from mnist_bench.errors import ConfigError, DataError, naming
+from mnist_bench.loggers.artist import ARTIST, why_not_drawn
+from mnist_bench.loggers.pictures import RunPictures, Tiles
+from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.load import load
+from mnist_bench.runs.prepare import read_images
+from mnist_bench.runs.records import read_summary
+from mnist_bench.runs.run import Run
+
+hydras_log = logging.getLogger("mnist_bench")
+
+SAMPLES, ANSWERS, MISTAKES = 50, 9, 16
+# Larger images are made smaller, to as many pixels as a picture shows of each.
+MOST_PIXELS = 96
+MOST_KERNELS = 96
+# Letters of a class's name, where two stand side by side.
+LETTERS = 8
+
+
+def hand_over(run: Run, summary: Mapping[str, Any]) -> None:
+    """Have the pictures of a run drawn that was tested just now; `summary` is that of its end.
+
+    What goes wrong is told, and costs the pictures alone.
+    """
+    try:
+        weights = run.learner.tested.state_dict()
+        pictures = _choose(run.folder, summary, run.position.history, run.splits, weights)
+        events = run.folder.tensorboard if run.folder.tensorboard.is_dir() else None
+        ARTIST.draw(pictures, run.folder.figures, events)
+    except Exception as error:
+        hydras_log.warning(f"The figures are not drawn: {why_not_drawn(error)}")
+
+
+def draw_again(path: Path, config_dir: Path | None, announce: Callable[[str], None]) -> list[Path]:
+    """Draw the pictures of the run in `path` into its folder, and return their files.
+
+    `config_dir` vouches for a network of one's own, as for `load`; `announce` is told of each step
+    of reading the images.
+
+    Raises:
+        ConfigError: the folder is not that of a run that was tested.
+        DataError: a file in it is damaged.
+    """
+    from mnist_bench.loggers.drawing import draw  # matplotlib, which trainings do without
+
+    folder = RunFolder(path)
+    trained = load(path, config_dir)
+    summary = read_summary(path)
+    if summary.get("status") not in ("completed", "imported"):
+        raise ConfigError(
+            f"{path} has no result to draw: the run was not tested, go on with it first."
+        )
+    splits = split_images(read_images(trained.config.data, announce), trained.config.data)
+    history = _read_history(folder)
+    chosen = _choose(folder, summary, history, splits, trained.network.state_dict())
+    with naming(folder.figures):
+        return list(draw(chosen, folder.figures).values())
+
+
+def _choose(
+    folder: RunFolder,
+    summary: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    splits: Splits,
+    weights: Mapping[str, Tensor],
+) -> RunPictures:
+    logits_NK, labels_N = _read_predictions(folder, splits)
+    names, images_NCHW = splits.class_names, splits.test.images
+    probabilities_NK = torch.from_numpy(logits_NK).double().softmax(1)
+    confidence_N, predicted_N = probabilities_NK.max(1)
+    confidence, predicted = confidence_N.numpy(), predicted_N.numpy()
+    is_wrong_N = predicted != labels_N
+    right, wrong = np.flatnonzero(~is_wrong_N), np.flatnonzero(is_wrong_N)
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+
+    def answers(places: np.ndarray, mistaken: bool, sure: bool = False) -> Tiles:
+        captions = [
+            f"{_cut(names[predicted[i]])} / {_cut(names[labels_N[i]])}"
+            f"{f'  {_percent(confidence[i])}' if sure else ''}"
+            for i in places
+        ]
+        return Tiles(_pixels(images_NCHW, places), captions, mistaken)
+
+    errors = summary["test_errors"]
+    sampled = _spread(len(splits.train), SAMPLES)
+    labels = splits.train.labels.cpu()
+    confusion_KK = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(confusion_KK, (labels_N, predicted), 1)
+    return RunPictures(
+        name=folder.path.resolve().name,
+        result=f"test accuracy {summary['test_accuracy']:.2%}, "
+        f"{errors:,} error{'s' * (errors != 1)} in {summary['test_images']:,}",
+        class_names=names,
+        history=[dict(record) for record in history],
+        tested_epoch=summary["tested_epoch"],
+        samples=Tiles(_pixels(splits.train.images, sampled), [names[labels[i]] for i in sampled]),
+        right=answers(right[_spread(len(right), ANSWERS)], mistaken=False),
+        wrong=answers(wrong[_spread(len(wrong), ANSWERS)], mistaken=True),
+        mistakes=answers(surest, mistaken=True, sure=True),
+        confusion=confusion_KK,
+        kernels=_first_kernels(weights, splits.image_shape[0]),
+    )
+
+
+def _read_predictions(folder: RunFolder, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with naming(folder.predictions), np.load(folder.predictions) as saved:
+            logits_NK, labels_N = saved["logits"], saved["labels"]
+    except (ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{folder.predictions} is damaged ({error}).") from error
+    if not np.array_equal(labels_N, splits.test.labels.cpu().numpy()):
+        raise DataError(
+            f"{folder.predictions} is of other test images than there are now: its labels differ."
+        )
+    return logits_NK, labels_N
+
+
+def _read_history(folder: RunFolder) -> list[dict[str, float]]:
+    try:
+        with naming(folder.metrics), folder.metrics.open(newline="") as file:
+            rows = [
+                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            ]
+        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{folder.metrics} is damaged ({error}).") from error
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Return at most so many places, evenly over all: files may be sorted by class."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
+def _pixels(images_NCHW: Tensor, places: np.ndarray) -> np.ndarray:
+    """Return some of the images, none larger than is shown: uint8 (N, C, H, W)."""
+    index = torch.as_tensor(places, device=images_NCHW.device)
+    chosen_NCHW = images_NCHW.index_select(0, index).cpu()
+    height, width = chosen_NCHW.shape[2:]
+    factor = MOST_PIXELS / max(height, width)
+    if factor < 1 and len(chosen_NCHW):
+        size = max(1, round(height * factor)), max(1, round(width * factor))
+        chosen_NCHW = F.interpolate(chosen_NCHW.float(), size, mode="area").round().byte()
+    return chosen_NCHW.numpy()
+
+
+def _first_kernels(weights: Mapping[str, Tensor], channels: int) -> np.ndarray | None:
+    """Return the kernels of the first layer, (O, C, H, W), if that is a convolution of images."""
+    first = next((w for name, w in weights.items() if name.endswith("weight")), None)
+    if first is None or first.ndim != 4 or first.shape[1] != channels or min(first.shape[2:]) < 2:
+        return None
+    return first[:MOST_KERNELS].float().cpu().numpy()
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
+
+
+def _percent(share: float) -> str:
+    """A probability as people read it; what is not certain is not called so."""
+    return f"{min(share, 0.9999):.2%}" if share > 0.995 else f"{share:.0%}"
