@@ -42,3 +42,24 @@ def export_keras(
     from mnist_bench.exchange.keras.runs import export_run
 
     print(f"{file}: {export_run(run, file)}")
+
+
+@app.command("export", rich_help_panel=PANEL)
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    to: Annotated[str, typer.Option(help="onnx, or safetensors for mnist_bench.load.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; by default network.onnx in the run's folder.")
+    ] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option(help="The folder with a network of your own, as for train.py.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of this name.")] = False,
+) -> None:
+    """Write a trained network to one file, from raw pixels to probabilities, and check it.
+
+    docs/export.md shows how to use it, with or without PyTorch.
+    """
+    from mnist_bench.exchange.export import export_network
+
+    print(export_network(run, to, out, config_dir, force))
