@@ -21,6 +21,13 @@ def import_keras(
             metavar="[OVERRIDES]...",
         ),
     ] = None,
+    flatten: Annotated[
+        str | None,
+        typer.Option(
+            help="channels_first for weights of a network that flattens maps so; where the file "
+            "has its layers, it tells."
+        ),
+    ] = None,
 ) -> None:
     """Make a run's folder from the weights in a file of Keras, and test them.
 
@@ -29,16 +36,16 @@ def import_keras(
     from mnist_bench.exchange.keras.runs import import_run
     from mnist_bench.runs.checkpoint import resume_command
 
-    print(import_run(file, out, [f"model={model}", *(overrides or [])]))
+    print(import_run(file, out, [f"model={model}", *(overrides or [])], flatten))
     print(f"To train on from there: {resume_command(out)}")
 
 
 @app.command("export-keras", rich_help_panel=PANEL)
 def export_keras(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    file: Annotated[Path, typer.Argument(help="What to write: a .keras or .weights.h5 file.")],
+    file: Annotated[Path, typer.Argument(help="What to write: a .keras, .h5 or .weights.h5 file.")],
 ) -> None:
-    """Write the weights that a run was tested with to a file that Keras 3 loads."""
+    """Write the weights that a run was tested with to a file that Keras loads."""
     from mnist_bench.exchange.keras.runs import export_run
 
     print(f"{file}: {export_run(run, file)}")

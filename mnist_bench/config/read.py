@@ -138,9 +138,7 @@ def parse_config(content: bytes, source: str) -> DictConfig:
         DataError: it is not the configuration of a run.
     """
     try:
-        saved = OmegaConf.load(
-            io.StringIO(content if isinstance(content, str) else content.decode())
-        )
+        saved = OmegaConf.load(io.BytesIO(content))
         if not isinstance(saved, DictConfig):
             raise ValueError("it is not a mapping")
         _bring_up_to_date(saved)

@@ -95,8 +95,8 @@ def test_batch_norm_on_a_map_is_over_its_channels(
     compose: Compose, tmp_path: Path, axis: int | list[int]
 ) -> None:
     """Keras 2 wrote [3] where Keras 3 writes -1; 1 would be the rows."""
-    layers = to_keras(ConvNet(compose("model=cnn5x5", "model.conv_batch_norm=true").model))
-    write_keras_file(tmp_path / "ours.keras", layers, "normalised")
+    network = ConvNet(compose("model=cnn5x5", "model.conv_batch_norm=true").model)
+    write_keras_file(tmp_path / "ours.keras", to_keras(network), "normalised")
     described = json.loads(zipfile.ZipFile(tmp_path / "ours.keras").read("config.json"))
     for layer in described["config"]["layers"]:
         if layer["class_name"] == "BatchNormalization":
@@ -106,7 +106,7 @@ def test_batch_norm_on_a_map_is_over_its_channels(
             read_model_config(json.dumps(described), "theirs.keras")
     else:
         read = read_model_config(json.dumps(described), "theirs.keras")
-        check_same_layers(read, layers, "theirs.keras")
+        check_same_layers(read, network)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -64,7 +64,9 @@ CONV = {"filters": 32, "kernel_size": 5, "activation": "relu"}
         ([keras.layers.Conv2D(**CONV), keras.layers.AveragePooling2D(2)], "AveragePooling2D"),
         ([keras.layers.Conv2D(**CONV), keras.layers.ReLU(max_value=6)], "max_value=6"),
         ([keras.layers.Conv2D(**CONV), keras.layers.Lambda(lambda x: x)], "Lambda"),
-        ([keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(**CONV)], "Rescaling"),
+        ([keras.layers.Conv2D(**CONV), keras.layers.Rescaling(1 / 255)], "Rescaling .* behind"),
+        ([keras.layers.Conv2D(**CONV), keras.layers.Reshape((24, 32, 24))], "Reshape .* behind"),
+        ([keras.layers.Reshape((14, 56, 1)), keras.layers.Conv2D(**CONV)], "at layer 2"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
