@@ -143,7 +143,13 @@ def _test_images(trained: TrainedNetwork) -> np.ndarray:
 def _check(predict: Predict, trained: TrainedNetwork, images: np.ndarray, file: Path) -> str:
     """Return how close a file's answers are to the network's, for one image and for many."""
     expected = trained.predict(images).probabilities
-    found = np.concatenate([predict(images[:1]), predict(images[1:])])
+    try:
+        found = np.concatenate([predict(images[:1]), predict(images[1:])])
+    except Exception as error:
+        raise DataError(
+            f"{file} is not written: it cannot classify test images, one or many "
+            f"({type(error).__name__}: {str(error).splitlines()[0]})."
+        ) from error
     if found.shape != expected.shape or not np.allclose(found, expected, 0, TOLERANCE):
         away = (
             f"{np.abs(found - expected).max():.2g} away in probability"

@@ -25,7 +25,8 @@ _UNREAD = """
     Cropping1D Cropping3D CuDNNGRU CuDNNLSTM DepthwiseConv1D DepthwiseConv2D Discretization Dot ELU
     EinsumDense Embedding Equalization GRU GlobalAveragePooling1D GlobalAveragePooling2D
     GlobalAveragePooling3D GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D
-    GroupNormalization GroupQueryAttention HashedCrossing Hashing IntegerLookup LSTM
+    GroupNormalization GroupedQueryAttention GroupQueryAttention HashedCrossing Hashing
+    IntegerLookup LSTM
     LayerNormalization LeakyReLU LocallyConnected1D LocallyConnected2D Masking MaxPooling1D
     MaxPooling3D Maximum MelSpectrogram Minimum MultiHeadAttention Multiply Normalization PReLU
     Permute RMSNormalization RNN RandomCrop RepeatVector Resizing ReversibleEmbedding

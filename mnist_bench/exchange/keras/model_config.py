@@ -151,7 +151,7 @@ def _refuse_unread(layers: Sequence[dict[str, Any]], source: str) -> None:
         kind = layer["class_name"]
         module = str(layer.get("module") or "keras").partition(".")[0]
         theirs = layer.get("registered_name") not in (None, kind) or module not in KERAS
-        if theirs or kind not in {*_READERS, *_ABOUT_INPUT, *INERT, *UNREAD}:
+        if theirs or kind not in {*READ, *INERT, *UNREAD}:
             own.append(kind)
         elif kind in UNREAD:
             unread.append(kind)
@@ -160,7 +160,6 @@ def _refuse_unread(layers: Sequence[dict[str, Any]], source: str) -> None:
 
 
 KERAS = ("keras", "tf_keras")
-_ABOUT_INPUT = ("InputLayer", "Reshape", "Rescaling", "Flatten")
 
 
 def _describe(layers: Sequence[dict[str, Any]], source: str) -> Description:
@@ -313,6 +312,10 @@ _READERS: dict[str, tuple[str, dict[str, Sequence[Any]], Settings]] = {
         },
     ),
 }
+
+
+# Layers that are read.
+READ = (*_READERS, "Flatten", "Reshape", "Rescaling")
 
 
 def _with_activations(layers: Sequence[KerasLayer], described: Description) -> Iterator[KerasLayer]:

@@ -73,12 +73,10 @@ def _drawn_by(initializers: tuple[str, str], layers: Sequence[KerasLayer]) -> li
 def _legacy(layers: Sequence[KerasLayer], name: str, image_shape: tuple[int, int, int]) -> bytes:
     """An HDF5 file as `model.save` of Keras 2 wrote it, which Keras 3 reads as well."""
     channels, rows, columns = image_shape
-    described: list[dict[str, Any]] = []
+    input_shape = [None, rows, columns, channels]
+    described = [_plain("InputLayer", {"name": "input", "batch_input_shape": input_shape})]
     for layer_name, layer in zip(_unique_names(layers), layers, strict=True):
-        config = {"name": layer_name, "trainable": True, **layer.settings}
-        if not described:
-            config["batch_input_shape"] = [None, rows, columns, channels]
-        described.append({"class_name": layer.kind, "config": config})
+        described.append(_plain(layer.kind, {"name": layer_name, **layer.settings}))
     model = {"class_name": "Sequential", "config": {"name": name, "layers": described}}
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
@@ -96,6 +94,10 @@ def _legacy(layers: Sequence[KerasLayer], name: str, image_shape: tuple[int, int
             for variable_name, variable in zip(names, layer.variables, strict=True):
                 stored[variable_name] = variable
     return buffer.getvalue()
+
+
+def _plain(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    return {"class_name": kind, "config": config}
 
 
 def _as_bytes(names: Sequence[str]) -> np.ndarray:
