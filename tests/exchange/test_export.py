@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import mnist_bench
+from mnist_bench.config.parts import Part, search_in
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.data.images import Images
 from mnist_bench.data.splits import PixelScaling
@@ -24,7 +25,7 @@ from mnist_bench.exchange import export
 from mnist_bench.exchange.export import export_network
 from mnist_bench.exchange.onnx import to_onnx
 from mnist_bench.launch.jobs import PROGRAM
-from mnist_bench.models import ConvNet
+from mnist_bench.models import build_network
 from mnist_bench.runs.load import TrainedNetwork
 from tests.support.own_parts import write_own_parts
 from tests.support.train_command import REPOSITORY, environment, run_train
@@ -44,22 +45,37 @@ def in_onnxruntime(content: bytes | Path, images: np.ndarray, batch: int = 500) 
 @pytest.mark.parametrize(
     "name",
     [
-        *("cnn5x5_single", "cnn5x5"),
+        *("cnn5x5_single", "tiny"),
         *[
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
-                *("mnist_cnn", "cnn3x3", "conv3_dense7744", "vgg16", "wide3x3", "wide3x5_bn"),
+                *(
+                    "cnn5x5",
+                    "mnist_cnn",
+                    "cnn3x3",
+                    "conv3_dense7744",
+                    "vgg16",
+                    "wide3x3",
+                    "wide3x5_bn",
+                ),
                 *("wide5x7_bn", "simple7x7"),
             )
         ],
     ],
 )
 def test_onnx_gives_every_test_image_the_networks_label(
-    compose: Compose, images: Images, name: str
+    compose: Compose, images: Images, tmp_path: Path, name: str
 ) -> None:
+    """The nine, one of the accuracy record, and the network of docs/extending.md."""
     torch.manual_seed(0)
-    config = compose(f"model={name}")
-    network = ConvNet(config.model)
+    if name == "tiny":
+        write_own_parts(tmp_path)
+        search_in([tmp_path / "mine"])
+        config = compose()
+        config.model = Part.of("model", {"_target_": "my_parts.TinyNet", "width": 16}, name)
+    else:
+        config = compose(f"model={name}")
+    network = build_network(config.model)
     for key, value in network.state_dict().items():
         if key.endswith(("running_mean", "bias")):
             value.normal_(0, 0.1)

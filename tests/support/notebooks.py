@@ -1,8 +1,8 @@
 """The networks of the five sources as their own published code builds them in Keras.
 
 Written after that code, layer by layer, with what it feeds them; not after `conf/`. README 002
-prints no layers: those of Keras's example mnist_cnn.py are taken, whose recipe its log is of; and of
-notebook 003 those that its summary and its cells have.
+prints no layers: those of Keras's example mnist_cnn.py are taken, whose recipe its log is of. Those
+of notebook 003 are its summary's and its cells'.
 """
 
 import os

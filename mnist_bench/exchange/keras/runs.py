@@ -54,14 +54,7 @@ def import_run(
     composed.imported_from = f"{file.name}, sha256 {digest}"
     config = to_config(composed)
     run = Run(config, RunFolder(folder), info)
-    network = run.learner.network
-    if content.described is not None:
-        check_same_layers(content.described, as_convnet(network))
-        if content.described.rescaling is not None:
-            check_rescaling(content.described.rescaling, run.splits, str(file))
-    fill_from_keras(network, content.weighted, str(file), channels_first)
-    if run.learner.average is not None:
-        run.learner.average.begin_anew(network)
+    _fill(run, content, str(file), channels_first)
     better = _find_better(run, content, channels_first)
 
     make_folder(folder, "--out")
@@ -72,12 +65,9 @@ def import_run(
     summary = run.test("imported", None, str(better) if better else _what_else(content.described))
     if better and not summary["warning"]:
         summary["warning"] = f"{file.name} was made for something else: {better}."
+    layers = summarise(run.learner.network, run.splits.image_shape)
     with closing(Loggers(config.logger)) as loggers:
-        loggers.start(
-            run.info(
-                as_text(layers_table(config.model.name, summarise(network, run.splits.image_shape)))
-            )
-        )
+        loggers.start(run.info(as_text(layers_table(config.model.name, layers))))
         loggers.end(summary)
     run.finish(summary)
     told = [f"Accuracy on the test images of {config.data.name}: {describe_test(summary)}"]
@@ -89,6 +79,18 @@ def import_run(
     if better:
         told.append(f"To read it so: {_read_again(better, file, folder, overrides)}")
     return "\n".join(told)
+
+
+def _fill(run: Run, content: KerasFile, source: str, channels_first: bool) -> None:
+    """Set the weights of a run's network, if they are of such a network, and used as it does."""
+    network, described = run.learner.network, content.described
+    if described is not None:
+        check_same_layers(described, as_convnet(network))
+        if described.rescaling is not None:
+            check_rescaling(described.rescaling, run.splits, source)
+    fill_from_keras(network, content.weighted, source, channels_first)
+    if run.learner.average is not None:
+        run.learner.average.begin_anew(network)
 
 
 def _flattens_channels_first(described: Description | None, flatten: str | None) -> bool:
