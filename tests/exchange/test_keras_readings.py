@@ -116,6 +116,7 @@ def test_weights_flattened_channels_first_are_told(taught: Any, read: Any, tmp_p
         read(tmp_path / "first.weights.h5", out="again", flatten="c")
 
 
+@pytest.mark.slow
 def test_channels_first_that_is_flattened_as_ours_is_read(
     taught: Any, read: Any, tmp_path: Path
 ) -> None:
