@@ -66,7 +66,7 @@ def in_onnxruntime(content: bytes | Path, images: np.ndarray, batch: int = 500) 
 def test_onnx_gives_every_test_image_the_networks_label(
     compose: Compose, images: Images, tmp_path: Path, name: str
 ) -> None:
-    """The nine, one of the accuracy record, and the network of docs/extending.md."""
+    """The nine, and the network of docs/extending.md."""
     torch.manual_seed(0)
     if name == "tiny":
         write_own_parts(tmp_path)
