@@ -26,6 +26,13 @@ def import_keras(
             metavar="[OVERRIDES]...",
         ),
     ] = None,
+    flatten: Annotated[
+        str | None,
+        typer.Option(
+            help="channels_first for weights of a network that flattens maps so; where the file "
+            "has its layers, it tells."
+        ),
+    ] = None,
 ) -> None:
     """Make a run's folder from the weights in a file of Keras, and test them.
 
@@ -34,16 +41,16 @@ def import_keras(
     from mnist_bench.exchange.keras.runs import import_run
     from mnist_bench.runs.checkpoint import resume_command
 
-    print(import_run(file, out, [f"model={model}", *(overrides or [])]))
+    print(import_run(file, out, [f"model={model}", *(overrides or [])], flatten))
     print(f"To train on from there: {resume_command(out)}")
 
 
 @app.command("export-keras", rich_help_panel=PANEL)
 def export_keras(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    file: Annotated[Path, typer.Argument(help="What to write: a .keras or .weights.h5 file.")],
+    file: Annotated[Path, typer.Argument(help="What to write: a .keras, .h5 or .weights.h5 file.")],
 ) -> None:
-    """Write the weights that a run was tested with to a file that Keras 3 loads."""
+    """Write the weights that a run was tested with to a file that Keras loads."""
     from mnist_bench.exchange.keras.runs import export_run
 
     print(f"{file}: {export_run(run, file)}")
@@ -159,3 +166,22 @@ def demo(
     from mnist_bench.analysis.demo.command import serve
 
     serve(run, config_dir, port, open_page)
+
+
+@app.command(rich_help_panel=PANEL)
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    to: Annotated[str, typer.Option(help="onnx, or safetensors for mnist_bench.load.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; by default network.onnx in the run's folder.")
+    ] = None,
+    config_dir: ConfigDir = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of this name.")] = False,
+) -> None:
+    """Write a trained network to one file, from raw pixels to probabilities, and check it.
+
+    docs/export.md shows how to use it, with or without PyTorch.
+    """
+    from mnist_bench.exchange.export import export_network
+
+    print(export_network(run, to, out, config_dir, force))

@@ -1,5 +1,6 @@
 """From OmegaConf to checked dataclasses, of a command line or of a saved run."""
 
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -126,9 +127,18 @@ def load_config(path: Path) -> DictConfig:
         OSError: the file cannot be read.
         DataError: it does not hold the configuration of a run.
     """
+    with naming(path):
+        return parse_config(path.read_bytes(), str(path))
+
+
+def parse_config(content: bytes, source: str) -> DictConfig:
+    """Return a saved configuration (YAML) under its schema; `source` is what errors call it.
+
+    Raises:
+        DataError: it is not the configuration of a run.
+    """
     try:
-        with naming(path):
-            saved = OmegaConf.load(path)
+        saved = OmegaConf.load(io.BytesIO(content))
         if not isinstance(saved, DictConfig):
             raise ValueError("it is not a mapping")
         _bring_up_to_date(saved)
@@ -144,7 +154,7 @@ def load_config(path: Path) -> DictConfig:
         *(ValueError, KeyError, TypeError, AttributeError),
     ) as error:
         raise DataError(
-            f"{path} is not the configuration of a run ({str(error).splitlines()[0]}): it is "
+            f"{source} is not the configuration of a run ({str(error).splitlines()[0]}): it is "
             f"damaged, or of another version of mnist-bench."
         ) from error
     assert isinstance(merged, DictConfig)
@@ -192,7 +202,18 @@ def read_saved(folder: Path, vouched: Iterable[Path] = ()) -> TrainConfig:
         ConfigError: a part of it is from elsewhere.
         DataError: the file does not hold the configuration of a run.
     """
-    config = to_config(load_config(folder / SAVED), saved_choices(folder))
+    return vouched_config(load_config(folder / SAVED), saved_choices(folder), vouched)
+
+
+def vouched_config(
+    saved: DictConfig, choices: Mapping[str, str], vouched: Iterable[Path]
+) -> TrainConfig:
+    """Return a saved configuration; `choices` as for `to_config`, `vouched` as for `read_saved`.
+
+    Raises:
+        ConfigError: a part of it is from elsewhere.
+    """
+    config = to_config(saved, choices)
     for part in own_parts(config):
         refuse_unknown_source(part, vouched)
     return config

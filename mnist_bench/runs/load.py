@@ -3,6 +3,7 @@
 N images, C channels, H rows, W columns, K classes.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_bench.config.parts import beside, search_in
-from mnist_bench.config.read import read_saved
+from mnist_bench.config.read import parse_config, read_saved, vouched_config
 from mnist_bench.config.schema import Scaling, TrainConfig
 from mnist_bench.data.splits import PixelScaling
 from mnist_bench.errors import ConfigError, DataError
@@ -96,13 +97,16 @@ class TrainedNetwork:
 def load(folder: str | Path, config_dir: str | Path | None = None) -> TrainedNetwork:
     """Return the network of the run in `folder`, with the weights that it was tested with.
 
-    Of a run that has not been tested (yet) they are the last ones. `config_dir` vouches for a
-    network of one's own that is not in an installed package: the folder given to `--config-dir`.
+    Of a run that has not been tested (yet) they are the last ones. In place of a folder,
+    `mnist-bench export` has written a file, NAME.safetensors. `config_dir` vouches for a network
+    of one's own that is not in an installed package: the folder given to `--config-dir`.
 
     Raises:
         ConfigError: the folder is not that of a run, or its network is from nowhere known.
         DataError: a file in it is damaged.
     """
+    if Path(folder).suffix == SAFETENSORS and Path(folder).is_file():
+        return load_safetensors(Path(folder), config_dir)
     run = RunFolder(folder)
     has_weights = run.can_go_on or run.best.is_file()
     for needed, there in ((run.last, has_weights), (run.config, run.config.is_file())):
@@ -122,6 +126,44 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> TrainedNet
     with fitting(run.last if run.can_go_on else run.best):
         network.load_state_dict(weights)
     scaling = PixelScaling(inputs["offset"], inputs["divisor"])
+    return TrainedNetwork(config, network.eval(), scaling, image_shape, names, when)
+
+
+# What a network that was exported has in its name.
+SAFETENSORS = ".safetensors"
+
+
+def load_safetensors(path: Path, config_dir: str | Path | None = None) -> TrainedNetwork:
+    """Return the network in a file of `mnist-bench export --to safetensors`; as for `load`.
+
+    Raises:
+        ConfigError: safetensors is not installed, or the network is from nowhere known.
+        DataError: the file is damaged, or not one of ours.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"To read {path}, pip install 'mnist-bench[export]'.") from error
+    try:
+        with safe_open(path, "pt") as file:
+            saved = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        choices, names = json.loads(saved["choices"]), tuple(json.loads(saved["class_names"]))
+        inputs = [json.loads(saved[key]) for key in ("offset", "divisor", "image_shape")]
+        configuration, when = saved["config"].encode(), saved["weights"]
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read as a network ({type(error).__name__}: {error}): it is damaged, "
+            f"or not of mnist-bench export."
+        ) from error
+    vouched = [] if config_dir is None else beside(config_dir)
+    search_in(vouched)
+    config = vouched_config(parse_config(configuration, str(path)), choices, vouched)
+    offset, divisor, image_shape = (tuple(v) if isinstance(v, list) else v for v in inputs)
+    network = build_network(config.model, len(names), image_shape)
+    with fitting(path):
+        network.load_state_dict(weights)
+    scaling = PixelScaling(offset, divisor)
     return TrainedNetwork(config, network.eval(), scaling, image_shape, names, when)
 
 

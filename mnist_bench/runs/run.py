@@ -182,8 +182,16 @@ class Run:
         on_test = self.config.data.validation is Validation.test
         return weights is TestWeights.last or (weights is TestWeights.auto and on_test)
 
-    def test(self, status: str, record: EpochRecord | None) -> dict[str, Any]:
-        """Test with the weights of an epoch, or as it is; return the summary, not yet written."""
+    def test(
+        self,
+        status: str,
+        record: EpochRecord | None,
+        remedy: str = "lower optimizer.lr, or train longer",
+    ) -> dict[str, Any]:
+        """Test with the weights of an epoch, or as it is; return the summary, not yet written.
+
+        `remedy` is what to do about a network that has learnt nothing.
+        """
         if record is not None and record["epoch"] != self.position.history[-1]["epoch"]:
             weights = self.best or self._read_best(record["epoch"])
             self.learner.tested.load_state_dict(weights["network"])
@@ -195,9 +203,7 @@ class Run:
             self.splits.test.labels,
             self.splits.num_classes,
             isinstance(self.config.loss, LossConfig),
-            "lower optimizer.lr, or train longer"
-            if self.position.history
-            else "see whether data.scaling, and the file, are right for it",
+            remedy,
         )
         return self.summarise(status, record, {**tested, "warning": warning})
 

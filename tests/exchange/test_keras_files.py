@@ -62,6 +62,12 @@ def test_a_network_goes_to_keras_and_back(
     for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
+    write_keras_file(tmp_path / "ours.h5", to_keras(network), name)
+    loaded = keras.saving.load_model(tmp_path / "ours.h5")
+    np.testing.assert_allclose(loaded.predict(inputs, verbose=0), expected, atol=1e-5)
+    back = read_into(ConvNet(config), tmp_path / "ours.h5").state_dict()
+    assert all(torch.equal(value, back[key]) for key, value in network.state_dict().items())
+
     write_keras_file(tmp_path / "ours.weights.h5", to_keras(network), name)
     fresh = keras_reference.fresh_reference(name, seed=2)
     fresh.load_weights(tmp_path / "ours.weights.h5")
@@ -95,8 +101,8 @@ def test_batch_norm_on_a_map_is_over_its_channels(
     compose: Compose, tmp_path: Path, axis: int | list[int]
 ) -> None:
     """Keras 2 wrote [3] where Keras 3 writes -1; 1 would be the rows."""
-    layers = to_keras(ConvNet(compose("model=cnn5x5", "model.conv_batch_norm=true").model))
-    write_keras_file(tmp_path / "ours.keras", layers, "normalised")
+    network = ConvNet(compose("model=cnn5x5", "model.conv_batch_norm=true").model)
+    write_keras_file(tmp_path / "ours.keras", to_keras(network), "normalised")
     described = json.loads(zipfile.ZipFile(tmp_path / "ours.keras").read("config.json"))
     for layer in described["config"]["layers"]:
         if layer["class_name"] == "BatchNormalization":
@@ -106,7 +112,7 @@ def test_batch_norm_on_a_map_is_over_its_channels(
             read_model_config(json.dumps(described), "theirs.keras")
     else:
         read = read_model_config(json.dumps(described), "theirs.keras")
-        check_same_layers(read, layers, "theirs.keras")
+        check_same_layers(read, network)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -187,3 +193,25 @@ def test_a_functional_model_that_is_a_chain_is_read(compose: Compose, tmp_path: 
     network = ConvNet(compose("model=cnn5x5_single").model)
     for suffix in (".keras", ".h5"):
         read_into(network, save(chain, tmp_path / f"chain{suffix}"))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("name", ["wide5x7_bn", "cnn5x5_single"])
+def test_a_file_names_how_its_kernels_were_drawn(
+    compose: Compose, tmp_path: Path, name: str, suffix: str
+) -> None:
+    """As the notebook's own layers do."""
+    config = compose(f"model={name}").model
+    drawn = config.initializer.name, config.output_initializer.name
+    file = tmp_path / f"ours{suffix}"
+    write_keras_file(file, to_keras(ConvNet(config)), name, initializers=drawn)
+    found, expected = (
+        [
+            layer.get_config()["kernel_initializer"]["class_name"]
+            for layer in layers
+            if hasattr(layer, "kernel_initializer")
+        ]
+        for layers in (keras.saving.load_model(file).layers, keras_reference.NETWORKS[name]())
+    )
+    assert found == expected
+    read_into(ConvNet(config), file)

@@ -1,5 +1,6 @@
 """Files of Keras that are refused: other networks, code, and what is damaged or built to harm."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +65,9 @@ CONV = {"filters": 32, "kernel_size": 5, "activation": "relu"}
         ([keras.layers.Conv2D(**CONV), keras.layers.AveragePooling2D(2)], "AveragePooling2D"),
         ([keras.layers.Conv2D(**CONV), keras.layers.ReLU(max_value=6)], "max_value=6"),
         ([keras.layers.Conv2D(**CONV), keras.layers.Lambda(lambda x: x)], "Lambda"),
-        ([keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(**CONV)], "Rescaling"),
+        ([keras.layers.Conv2D(**CONV), keras.layers.Rescaling(1 / 255)], "Rescaling .* behind"),
+        ([keras.layers.Conv2D(**CONV), keras.layers.Reshape((24, 32, 24))], "Reshape .* behind"),
+        ([keras.layers.Reshape((14, 56, 1)), keras.layers.Conv2D(**CONV)], "at layer 2"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -102,6 +105,81 @@ def test_custom_layers_are_refused(compose: Compose, tmp_path: Path, suffix: str
         read_into(
             ConvNet(compose("model=cnn5x5_single").model), save(model, tmp_path / f"m{suffix}")
         )
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_layers_of_keras_that_no_network_has_are_named_at_once(tmp_path: Path, suffix: str) -> None:
+    """And are not called somebody's own; a legacy file of weights has only those with weights."""
+    layers = [
+        *(keras.layers.Conv2D(**CONV), keras.layers.LayerNormalization()),
+        *(keras.layers.AveragePooling2D(2), keras.layers.LeakyReLU(), keras.layers.Flatten()),
+    ]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
+    with pytest.raises(DataError) as refusal:
+        read_keras_file(save(model, tmp_path / f"m{suffix}"))
+    told = str(refusal.value)
+    for kind in ("LayerNormalization", "AveragePooling2D", "LeakyReLU"):
+        assert kind in told.partition("which no network here has; its layers are ")[0]
+    order = ("Conv2D", "LayerNormalization", "AveragePooling2D", "LeakyReLU", "Flatten")
+    if suffix != ".weights.h5":
+        assert told.endswith(f"its layers are {', '.join(order)}.")
+    assert "custom" not in told and "executed" not in told
+
+
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = keras.layers.Dense(8)
+
+    def call(self, x: object) -> object:
+        return self.hidden(x)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_a_model_that_is_code_is_not_called_damaged(tmp_path: Path, suffix: str) -> None:
+    model = Subclassed()
+    model(np.zeros((1, 4)))
+    with pytest.raises(DataError, match=r"code of its own: only .*Sequential and functional"):
+        read_keras_file(save(model, tmp_path / f"m{suffix}"))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_one_variable_under_many_names_is_refused(tmp_path: Path, legacy: bool) -> None:
+    """A file of 4 MB that would fill 800."""
+    kernel = np.zeros((1024, 1024), "f4")
+    names = [f"dense_{i}" for i in range(200)]
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["kernel"] = kernel
+        for name in names:
+            group = file.create_group(name if legacy else f"layers/{name}/vars")
+            group["0"] = file["kernel"]
+            group.attrs["weight_names"] = [b"0"]
+        if legacy:
+            file.attrs["layer_names"] = np.array(names, "S")
+    with pytest.raises(DataError, match="its variables are more than 512 MiB"):
+        read_keras_file(tmp_path / "m.h5")
+
+
+def test_a_compressed_archive_is_read_once(saved: Path, tmp_path: Path) -> None:
+    """Reading back in what is compressed begins it anew, each time."""
+    with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("config.json", "model.weights.h5"):
+            archive.writestr(name, zipfile.ZipFile(saved / "single.keras").read(name))
+    opened = []
+    with pytest.MonkeyPatch.context() as patch:
+        rewind = zipfile.ZipExtFile.seek
+        patch.setattr(zipfile.ZipExtFile, "seek", lambda *a: opened.append(a) or rewind(*a))
+        compressed = read_keras_file(tmp_path / "m.keras")
+    assert not opened
+    stored = read_keras_file(saved / "single.keras")
+    for ours, theirs in zip(compressed.weighted, stored.weighted, strict=True):
+        assert all(map(np.array_equal, ours.variables, theirs.variables))
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.h5")
+    with pytest.raises(DataError, match=r"m\.h5 is not a file: give"):
+        read_keras_file(tmp_path / "m.h5")
 
 
 def test_a_branching_model_is_refused(compose: Compose, tmp_path: Path) -> None:
@@ -246,7 +324,7 @@ def test_a_damaged_configuration_is_refused(saved: Path, tmp_path: Path, config:
         read_keras_file(tmp_path / "m.keras")
 
 
-@pytest.mark.parametrize("name", ["weights.h5.txt", "model.h5", "single.weights.h5"])
+@pytest.mark.parametrize("name", ["weights.h5.txt", "model.hdf5", "single.weights.h5"])
 def test_what_cannot_be_written_is_refused(
     compose: Compose, saved: Path, tmp_path: Path, name: str
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import keras
 
-from mnist_bench.exchange.keras.layers import fill_from_keras, to_keras
+from mnist_bench.exchange.keras.layers import fill_from_keras
 from mnist_bench.exchange.keras.model_config import check_same_layers
 from mnist_bench.exchange.keras.reading import read_keras_file
 from mnist_bench.models import ConvNet
@@ -24,6 +24,7 @@ def read_into(network: ConvNet, path: Path) -> ConvNet:
     """What import-keras does to a network."""
     content = read_keras_file(path)
     if content.described is not None:
-        check_same_layers(content.described, to_keras(network), path.name)
-    fill_from_keras(network, content.weighted, path.name)
+        check_same_layers(content.described, network)
+    channels_first = content.described is not None and content.described.flattens_channels_first
+    fill_from_keras(network, content.weighted, path.name, channels_first)
     return network

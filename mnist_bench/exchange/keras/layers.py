@@ -29,6 +29,12 @@ class KerasLayer:
     settings: dict[str, Any] = field(default_factory=dict)
     variables: tuple[np.ndarray, ...] = ()
 
+    @property
+    def brief(self) -> str:
+        """Its kind, and what tells it from others of its kind: `Conv2D 32`, `Dropout 0.25`."""
+        told = [self.settings[key] for key in ("filters", "units", "rate") if key in self.settings]
+        return " ".join(map(str, (self.kind, *told)))
+
     def __str__(self) -> str:
         settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         return f"{self.kind}({settings})"
@@ -40,21 +46,28 @@ def to_keras(network: nn.Module) -> list[KerasLayer]:
     Raises:
         ConfigError: the network is no `ConvNet`, or has a layer that Keras is not told of here.
     """
-    return list(_layers(_checked(network)))
+    return list(_layers(as_convnet(network)))
 
 
-def fill_from_keras(network: nn.Module, layers: Sequence[KerasLayer], source: str) -> None:
+def fill_from_keras(
+    network: nn.Module,
+    layers: Sequence[KerasLayer],
+    source: str,
+    channels_first: bool = False,
+) -> None:
     """Set the network's weights from the layers that have variables, matched by kind and order.
 
-    `source` names where the layers are from in errors.
+    `source` names where the layers are from in errors. `channels_first` is whether they flatten a
+    map over channels, rows, columns, as PyTorch does, rather than over rows, columns, channels.
 
     Raises:
         ConfigError: the network is no `ConvNet`.
         DataError: names the first layer that differs in kind, order or shape.
     """
-    stored = {kind: [layer for layer in layers if layer.kind == kind] for kind in _VARIABLES}
+    stored = {kind: [layer for layer in layers if layer.kind == kind] for kind in VARIABLES}
     matched = []
-    for name, module in _weighted(_checked(network)):
+    checked = as_convnet(network)
+    for name, module in _weighted(checked):
         kind = _kind(module)
         if not stored[kind]:
             raise DataError(f"{source} has no {kind} for {name} of this network, {module}.")
@@ -73,19 +86,50 @@ def fill_from_keras(network: nn.Module, layers: Sequence[KerasLayer], source: st
             values = _from_keras(layer.variables)
             for target, value in zip(_tensors(module), values, strict=True):
                 target.copy_(torch.from_numpy(value))
+    if channels_first:
+        reorder_flattened(checked)
+
+
+@torch.no_grad()
+def reorder_flattened(network: ConvNet, to_channels_first: bool = False) -> None:
+    """Turn the weights of the first dense layer from channels, rows, columns to the order in which
+    ours flattens a map, rows, columns, channels; `to_channels_first` is the way back."""
+    weight = _first_dense(network).weight
+    channels, height, width = _map_shape(network)
+    if to_channels_first:
+        turned = weight.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+    else:
+        turned = weight.unflatten(1, (channels, height, width)).permute(0, 2, 3, 1)
+    weight.copy_(turned.flatten(1))
+
+
+def flattens_a_map(network: ConvNet) -> bool:
+    """Return whether it matters in which order the network's map is flattened."""
+    channels, height, width = _map_shape(network)
+    return channels > 1 and height * width > 1
+
+
+@torch.no_grad()
+def _map_shape(network: ConvNet) -> torch.Size:
+    """Return (C, H, W) of the map that is flattened."""
+    pixels = torch.zeros(2, *network.image_shape, device=_first_dense(network).weight.device)
+    was_training = network.training
+    maps_NCHW: Tensor = network.eval().features(pixels)
+    network.train(was_training)
+    return maps_NCHW.shape[1:]
 
 
 # --- The network's modules and Keras's kinds --------------------------------------------------
 
 # What Keras calls the variables of each kind, in its order.
-_VARIABLES = {
+VARIABLES = {
     "Conv2D": ("kernel", "bias"),
     "Dense": ("kernel", "bias"),
     "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
 
 
-def _first_dense(network: ConvNet) -> nn.Module:
+def _first_dense(network: ConvNet) -> nn.Linear:
     """The dense layer that sees the flattened map."""
     return next(module for module in network.classifier if isinstance(module, nn.Linear))
 
@@ -120,7 +164,8 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [module.weight, module.bias]
 
 
-def _checked(network: nn.Module) -> ConvNet:
+def as_convnet(network: nn.Module) -> ConvNet:
+    """Return the network; raise ConfigError if it is none whose layers are known."""
     if not isinstance(network, ConvNet):
         raise ConfigError(
             f"A {type(network).__name__} cannot go to Keras or come from it: only networks of "
@@ -211,10 +256,10 @@ def _check_shapes(name: str, module: nn.Module, layer: KerasLayer, source: str) 
     if len(found) != len(expected):
         raise DataError(
             f"{source} differs at {name}: its {layer.kind} has {len(found)} variables, expected "
-            f"{len(expected)} ({', '.join(_VARIABLES[layer.kind])})."
+            f"{len(expected)} ({', '.join(VARIABLES[layer.kind])})."
         )
     variable, ours, theirs = next(
-        (v, e, f) for v, e, f in zip(_VARIABLES[layer.kind], expected, found, strict=True) if e != f
+        (v, e, f) for v, e, f in zip(VARIABLES[layer.kind], expected, found, strict=True) if e != f
     )
     raise DataError(
         f"{source} differs at {name}: the {variable} of its {layer.kind} has the shape {theirs}, "

@@ -4,20 +4,23 @@ Three formats: `.weights.h5` (Keras 2.12 and later), `.keras` (an archive with a
 such weights), and legacy `.h5` (Keras 2.0 and later, with or without a configuration).
 """
 
+import io
 import lzma
 import re
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from mnist_bench.errors import DataError
+from mnist_bench.exchange.keras.builtin import INERT, UNREAD, refuse_layers
 from mnist_bench.exchange.keras.layers import KerasLayer
-from mnist_bench.exchange.keras.model_config import read_model_config
+from mnist_bench.exchange.keras.model_config import Description, read_model_config
+from mnist_bench.exchange.keras.writing import snake_case
 
 ARCHIVED_CONFIG, ARCHIVED_WEIGHTS = "config.json", "model.weights.h5"
 # More than all variables of any network here (244 MB): a file that claims more is not of one.
@@ -33,10 +36,14 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class KerasFile:
-    """What a file holds: its layers' variables, and their settings if it has a configuration."""
+    """What a file holds: its layers' variables, and what its configuration tells if it has one.
+
+    If it has none, one that lies beside it counts (`model.to_json()`), as `model.json` or under the
+    file's own name.
+    """
 
     weighted: list[KerasLayer]
-    described: list[KerasLayer] | None
+    described: Description | None
 
 
 def read_keras_file(path: Path) -> KerasFile:
@@ -47,17 +54,30 @@ def read_keras_file(path: Path) -> KerasFile:
             here has (`Lambda` and custom layers among them).
     """
     if not path.is_file():
-        raise DataError(f"{path} is not there: give a .keras, .weights.h5 or .h5 file of Keras.")
+        what = "not a file" if path.exists() else "not there"
+        raise DataError(f"{path} is {what}: give a .keras, .weights.h5 or .h5 file of Keras.")
     try:
         if zipfile.is_zipfile(path):
             return _read_archive(path)
         with h5py.File(path, "r") as file:
-            return _read_hdf5(file, str(path))
+            content = _read_hdf5(file, str(path))
+        return replace(content, described=content.described or _read_beside(path))
     except DAMAGE as error:
         raise DataError(
             f"{path} cannot be read as a .keras, .weights.h5 or .h5 file of Keras "
             f"({type(error).__name__}: {error}): save it again."
         ) from error
+
+
+def _read_beside(path: Path) -> Description | None:
+    """Return what a model's JSON that lies beside its weights tells, if there is one."""
+    for name in (f"{path.name.partition('.')[0]}.json", "model.json"):
+        beside = path.with_name(name)
+        if beside.is_file() and beside.stat().st_size <= MOST_CONFIG_BYTES:
+            text = beside.read_bytes()
+            if b'"class_name"' in text:  # else it is another program's
+                return read_model_config(text, str(beside))
+    return None
 
 
 def _read_archive(path: Path) -> KerasFile:
@@ -69,8 +89,26 @@ def _read_archive(path: Path) -> KerasFile:
             if archive.getinfo(name).file_size > most:
                 raise DataError(f"{path} is refused: its {name} is larger than {most} bytes.")
         described = read_model_config(archive.read(ARCHIVED_CONFIG), str(path))
-        with archive.open(ARCHIVED_WEIGHTS) as weights, h5py.File(weights, "r") as file:
-            return KerasFile(_read_groups(file, str(path)), described)
+        with archive.open(ARCHIVED_WEIGHTS) as weights:
+            whole = weights if _is_stored(archive, path) else io.BytesIO(weights.read())
+            with h5py.File(whole, "r") as file:
+                return KerasFile(_read_groups(file, str(path)), described)
+
+
+def _is_stored(archive: zipfile.ZipFile, path: Path) -> bool:
+    """Return whether the weights can be read where they are, as Keras stores them.
+
+    If they are compressed they are read whole, as each step back in them would begin them again.
+    """
+    weights = archive.getinfo(ARCHIVED_WEIGHTS)
+    if weights.compress_type == zipfile.ZIP_STORED:
+        return True
+    if weights.file_size > MOST_BYTES:
+        raise DataError(
+            f"{path} is refused: its weights are compressed, and more than {MOST_BYTES // 2**20} "
+            f"MiB without that."
+        )
+    return False
 
 
 def _read_hdf5(file: h5py.File, source: str) -> KerasFile:
@@ -87,28 +125,33 @@ def _read_hdf5(file: h5py.File, source: str) -> KerasFile:
 _KINDS = {"conv2d": "Conv2D", "dense": "Dense", "batch_normalization": "BatchNormalization"}
 _WITHOUT_WEIGHTS = {
     *("activation", "cropping2d", "dropout", "flatten", "input_layer", "max_pooling2d"),
-    *("re_lu", "softmax"),
+    *("re_lu", "rescaling", "reshape", "softmax"),
+    *map(snake_case, INERT),
 }
+_UNREAD = {snake_case(kind): kind for kind in UNREAD}
 
 
 def _read_groups(file: h5py.File, source: str) -> list[KerasLayer]:
     names = [name for name in ("layers", "_layer_checkpoint_dependencies") if name in file]
     if not names:
+        if any(isinstance(group, h5py.Group) and "vars" in group for group in file.values()):
+            raise DataError(
+                f"{source} is of a model that is code of its own: only the weights of Sequential "
+                f"and functional models are read, whose layers Keras names."
+            )
         raise DataError(f"{source} is not a file of Keras's weights: it has no layers in it.")
     layers = _group(file, names[0], source)
-    found = []
+    stems = {name: _by_number(name)[0] for name in layers}
+    known = _KINDS.keys() | _WITHOUT_WEIGHTS
+    unread = [_UNREAD[stem] for stem in stems.values() if stem in _UNREAD]
+    own = [name for name, stem in stems.items() if stem not in known | _UNREAD.keys()]
+    refuse_layers(source, unread, own, ", ".join(stems))
+    found: list[KerasLayer] = []
     for name in sorted(layers, key=_by_number):
-        stem, _ = _by_number(name)
-        if stem in _WITHOUT_WEIGHTS:
-            continue
-        if stem not in _KINDS:
-            raise DataError(
-                f"{source} has a layer {name}, of a class that no network here has: "
-                f"nothing in a file is executed, so custom layers and Lambda cannot be read."
-            )
-        stored = _group(_group(layers, name, source), "vars", source)
-        variables = [_variable(stored, key, source) for key in sorted(stored, key=int)]
-        found.append(KerasLayer(_KINDS[stem], variables=tuple(variables)))
+        if (stem := stems[name]) in _KINDS:
+            stored = _group(_group(layers, name, source), "vars", source)
+            variables = _variables(stored, sorted(stored, key=int), found, source)
+            found.append(KerasLayer(_KINDS[stem], variables=variables))
     return found
 
 
@@ -125,12 +168,12 @@ def _by_number(name: str) -> tuple[str, int]:
 def _read_legacy(group: h5py.Group, source: str) -> list[KerasLayer]:
     if _text(group.attrs.get("backend", "")) == "theano":
         raise DataError(f"{source} was saved by Keras on Theano, which stores kernels flipped.")
-    found = []
+    found: list[KerasLayer] = []
     for name in _names(group, "layer_names"):
         layer = _group(group, name, source)
-        variables = [_variable(layer, key, source) for key in _names(layer, "weight_names")]
+        variables = _variables(layer, _names(layer, "weight_names"), found, source)
         if variables:
-            found.append(KerasLayer(_kind(name, variables, source), variables=tuple(variables)))
+            found.append(KerasLayer(_kind(name, variables, source), variables=variables))
     return found
 
 
@@ -166,6 +209,26 @@ def _group(parent: h5py.Group, name: str, source: str) -> h5py.Group:
     if not isinstance(found, h5py.Group):
         raise DataError(f"{source} is damaged: {parent.name}/{name} is not a group.")
     return found
+
+
+def _variables(
+    parent: h5py.Group, names: Sequence[str], before: Sequence[KerasLayer], source: str
+) -> tuple[np.ndarray, ...]:
+    """The variables of a layer that come after those of the layers `before` it.
+
+    All of them are counted, as a file may store one variable and have it under any number of names.
+    """
+    spent = sum(variable.nbytes for layer in before for variable in layer.variables)
+    found = []
+    for name in names:
+        found.append(_variable(parent, name, source))
+        spent += found[-1].nbytes
+        if spent > MOST_BYTES:
+            raise DataError(
+                f"{source} is refused: its variables are more than {MOST_BYTES // 2**20} MiB, and "
+                f"those of no network here are."
+            )
+    return tuple(found)
 
 
 def _variable(parent: h5py.Group, name: str, source: str) -> np.ndarray:
