@@ -78,13 +78,15 @@ def test_without_matplotlib_one_sentence_says_so(tmp_path, capsys, monkeypatch) 
 def test_ctrl_c_while_it_waits_costs_the_figures_alone(tmp_path, capsys) -> None:
     own = Artist()
     for number in range(50):
+        (tmp_path / f"run-{number}").mkdir()
         own.draw(PICTURES, tmp_path / f"run-{number}" / "figures", None)
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
     before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
     begun = time.monotonic()
     try:
         own.wait()
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - begun < 10
     said = capsys.readouterr().out
