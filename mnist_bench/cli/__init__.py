@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mnist_bench import __version__
-from mnist_bench.cli import networks, study, training
+from mnist_bench.cli import networks, results, study, training
 from mnist_bench.launch.edge import as_sentence, guard_streams
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verbs in (training, networks, study):
+for verbs in (training, results, networks, study):
     app.add_typer(verbs.app)
 
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnist_bench.config.parts import Part
-from mnist_bench.data.splits import Splits
 from mnist_bench.errors import explain_file_error
-from mnist_bench.training.loop import EpochRecord
+
+if TYPE_CHECKING:  # PyTorch takes seconds, which those who only print need not wait
+    from mnist_bench.data.splits import Splits
+    from mnist_bench.training.loop import EpochRecord
 
 hydras_log = logging.getLogger("mnist_bench")
 
@@ -28,9 +30,9 @@ class RunInfo:
     overrides: Sequence[str]
     # The layers of the network as a table in plain characters.
     layers: str
-    splits: Splits
+    splits: "Splits"
     # The epochs that are done already, if the run goes on.
-    history: Sequence[EpochRecord]
+    history: "Sequence[EpochRecord]"
     is_resumed: bool
 
 
@@ -48,7 +50,7 @@ class Logger:
     def start(self, run: RunInfo) -> None:
         """Begin, or go on after `run.history`, whose last epoch may not have been told."""
 
-    def epoch(self, record: EpochRecord) -> None:
+    def epoch(self, record: "EpochRecord") -> None:
         """Take the figures of an epoch, by the columns of metrics.csv."""
 
     def end(self, summary: Mapping[str, Any]) -> None:
@@ -69,7 +71,7 @@ class Loggers:
     def start(self, run: RunInfo) -> None:
         self._tell("start", run)
 
-    def epoch(self, record: EpochRecord) -> None:
+    def epoch(self, record: "EpochRecord") -> None:
         self._tell("epoch", dict(record))
 
     def end(self, summary: Mapping[str, Any]) -> None:

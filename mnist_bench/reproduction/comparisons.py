@@ -6,15 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_bench.analysis.statistics import (
-    McNemar,
-    PairedDifference,
-    holm,
-    mcnemar,
-    paired_difference,
-)
-from mnist_bench.reproduction.evidence import Evidence, RunKey, is_complete, value
-from mnist_bench.reproduction.markdown import (
+from mnist_bench.analysis.markdown import (
     NONE,
     figure_name,
     interval,
@@ -23,6 +15,14 @@ from mnist_bench.reproduction.markdown import (
     paragraph,
     table,
 )
+from mnist_bench.analysis.statistics import (
+    McNemar,
+    PairedDifference,
+    holm,
+    mcnemar,
+    paired_difference,
+)
+from mnist_bench.reproduction.evidence import Evidence, RunKey, is_complete, value
 from mnist_bench.reproduction.plan import PRECISIONS
 from mnist_bench.reproduction.published import EXPERIMENTS
 from mnist_bench.reproduction.tables import count_devices, count_precisions

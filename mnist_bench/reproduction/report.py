@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_bench.analysis.markdown import table
 from mnist_bench.reproduction.comparisons import comparisons_text, precision_text
 from mnist_bench.reproduction.evidence import (
     Chosen,
@@ -17,7 +18,6 @@ from mnist_bench.reproduction.evidence import (
 )
 from mnist_bench.reproduction.figures import draw_dropout, draw_experiment, draw_vgg16
 from mnist_bench.reproduction.findings import READINGS, dropout_text, vgg16_text
-from mnist_bench.reproduction.markdown import table
 from mnist_bench.reproduction.published import EXPERIMENTS
 from mnist_bench.reproduction.tables import (
     OVERVIEW,

@@ -10,10 +10,11 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from mnist_bench.analysis.sweeps import FILE, SweepFolder
 from mnist_bench.errors import ConfigError
-from mnist_bench.launch.sweeps.record import FILE, Standing, State, SweepRecord
 from mnist_bench.loggers.console import PLAIN_WIDTH, Screen, format_seconds, info, print_error
 from mnist_bench.runs.folder import atomic_write
+from mnist_bench.runs.standing import Standing, State
 
 # Of more runs, a table shows the best; sweep.csv has all.
 MOST_ROWS = 40
@@ -122,7 +123,7 @@ def print_status(sweep: Path) -> None:
     path = Path("outputs", "sweeps", sweep)
     if not path.is_dir() or (sweep / FILE).is_file():
         path = sweep
-    record = SweepRecord(path)
+    record = SweepFolder(path)
     standings = list(record.standings())
     if not standings:
         raise ConfigError(
@@ -138,7 +139,7 @@ def print_status(sweep: Path) -> None:
         info(f"To go on: {command}")
 
 
-def tell_best(record: SweepRecord, standings: Sequence[Standing]) -> None:
+def tell_best(record: SweepFolder, standings: Sequence[Standing]) -> None:
     """Say which run has the lowest validation loss, and of several seeds which setting on average.
 
     One seed's best is partly luck.
