@@ -6,7 +6,7 @@ whichever that is, and is wrong about the true best with a probability of 5 % at
 of Statistics 9, 1981; Multiple Comparisons, 1996, chapter 4).
 
 It takes single values for independent, normally distributed, and of the same deviation in every
-setting, which is pooled.
+setting, which is pooled. Where deviations differ clearly there is a way without pooling.
 """
 
 import math
@@ -48,17 +48,19 @@ def pooled_deviation(samples: Sequence[ArrayLike]) -> Pooled:
 
 @dataclass(frozen=True)
 class Best:
-    """What Hsu's comparisons say of each setting, in their order; see `compare_with_best`."""
+    """What the comparisons say of each setting, in their order; see `compare_with_best`."""
 
-    std: float
-    freedom: int
     # Of a setting's mean less the best of the others' means; up to 0 for one that is ruled out.
     behind: list[Interval]
     is_candidate: list[bool]
 
 
 def compare_with_best(
-    samples: Sequence[ArrayLike], *, confidence: float = 0.95, higher_is_better: bool = True
+    samples: Sequence[ArrayLike],
+    *,
+    confidence: float = 0.95,
+    higher_is_better: bool = True,
+    equal_deviations: bool = True,
 ) -> Best | None:
     """Compare each of k >= 2 settings with the best of the others; None where nothing varies.
 
@@ -66,6 +68,10 @@ def compare_with_best(
     + 1/n_j), setting i is ruled out if any mean is more than w_ij better than its own. The
     intervals are Hsu's constrained ones, of all settings at once with the given confidence (Hsu
     1996, section 4.2); for figures of which the lower is better they are of their negatives.
+
+    Without `equal_deviations` nothing is pooled: w_ij = t sqrt(s_i^2/n_i + s_j^2/n_j), with Welch's
+    degrees of freedom and Bonferroni's level for the k - 1 comparisons of a setting. That holds
+    whatever the deviations, and rules out less. Who has one value is then compared with none.
 
     Raises ValueError for fewer than two samples, an empty one, or values that are not finite.
     """
@@ -77,32 +83,53 @@ def compare_with_best(
     pooled = pooled_deviation(arrays)
     if pooled.std is None:
         return None
-    sizes = np.array([len(a) for a in arrays])
+    if equal_deviations:
+        reach = _pooled_reach(arrays, pooled, confidence)
+    else:
+        reach = _separate_reach(arrays, confidence)
     means = np.array([a.mean() for a in arrays]) * (1 if higher_is_better else -1)
-    critical = critical_values(sizes, pooled.freedom, confidence)
-    behind = _intervals(means, sizes, critical * pooled.std)
-    return Best(pooled.std, pooled.freedom, behind, [interval.high > 0 for interval in behind])
+    behind = _intervals(means, reach)
+    return Best(behind, [interval.high > 0 for interval in behind])
 
 
-def _intervals(
-    means: NDArray[np.float64], sizes: NDArray[np.int64], scale: NDArray[np.float64]
-) -> list[Interval]:
-    k = len(means)
-    highs = np.empty(k)
-    for i in range(k):
-        margins = means[i] - means + scale[i] * np.sqrt(1 / sizes[i] + 1 / sizes)
-        highs[i] = max(0.0, float(np.delete(margins, i).min()))
+def _pooled_reach(
+    arrays: Sequence[NDArray[np.float64]], pooled: Pooled, confidence: float
+) -> NDArray[np.float64]:
+    """Return w_ij, k x k."""
+    assert pooled.std is not None
+    sizes = np.array([len(a) for a in arrays])
+    scale = critical_values(sizes, pooled.freedom, confidence) * pooled.std
+    reach: NDArray[np.float64] = scale[:, None] * np.sqrt(1 / sizes[:, None] + 1 / sizes)
+    return reach
+
+
+def _separate_reach(
+    arrays: Sequence[NDArray[np.float64]], confidence: float
+) -> NDArray[np.float64]:
+    """Return w_ij, k x k; infinite for settings with one value."""
+    sizes = np.array([len(a) for a in arrays], np.float64)
+    v = np.array([a.var(ddof=1) / len(a) if len(a) > 1 else np.inf for a in arrays])
+    total = v[:, None] + v
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = v**2 / (sizes - 1)
+        freedom = total**2 / (parts[:, None] + parts)
+        t = stats.t.isf((1 - confidence) / (len(arrays) - 1), freedom)
+        reach = t * np.sqrt(total)
+    reach[total == 0] = 0.0
+    reach[np.isinf(total)] = np.inf
+    return np.asarray(reach, np.float64)
+
+
+def _intervals(means: NDArray[np.float64], reach: NDArray[np.float64]) -> list[Interval]:
+    ahead = means[:, None] - means  # i less j
+    margins = ahead + reach
+    np.fill_diagonal(margins, np.inf)
+    highs = np.maximum(margins.min(1), 0.0)
     candidates = np.flatnonzero(highs > 0)
-    intervals = []
-    for i in range(k):
-        others = candidates[candidates != i]
-        if not len(others):  # the only one that can be the best
-            intervals.append(Interval(0.0, float(highs[i])))
-            continue
-        reach = scale[others] * np.sqrt(1 / sizes[i] + 1 / sizes[others])
-        low = float((means[i] - means[others] - reach).min())
-        intervals.append(Interval(min(0.0, low), float(highs[i])))
-    return intervals
+    lows = ahead[:, candidates] - reach[candidates].T  # by what the other would be ruled out
+    lows[candidates, np.arange(len(candidates))] = np.inf
+    least = np.minimum(lows.min(1, initial=np.inf), 0.0)  # 0 of the only one that can be the best
+    return [Interval(float(low), float(high)) for low, high in zip(least, highs, strict=True)]
 
 
 def critical_values(

@@ -16,7 +16,8 @@ from scipy import stats
 from mnist_bench.analysis.best import Pooled, pooled_deviation
 from mnist_bench.analysis.settings import Setting, as_typed
 
-# Deviations of settings count as unequal below this p value of Brown and Forsythe's test.
+# Deviations of settings count as unequal below this p value. benchmarks/results/decisions.md has
+# what that is good for.
 UNEQUAL = 0.01
 
 
@@ -31,9 +32,9 @@ class Estimate:
 class Chance:
     """How far means of settings may be off: by the deviation of seeds, pooled over settings.
 
-    Where the settings' deviations differ clearly (Brown and Forsythe, Journal of the American
-    Statistical Association 69, 1974), each has its own, and sums of them Satterthwaite's degrees of
-    freedom. `samples` are the values of each setting, in the order of weights.
+    Where one setting's deviation is clearly larger than the others' (`largest_variance_p`), each
+    has its own, and sums of them Satterthwaite's degrees of freedom. `samples` are the values of
+    each setting, in the order of weights.
     """
 
     def __init__(self, samples: Sequence[NDArray[np.float64]], confidence: float = 0.95):
@@ -86,13 +87,30 @@ class Chance:
         return float(stats.f.sf(f, len(contrasts), self.pooled.freedom))
 
 
+def largest_variance_p(
+    variances: NDArray[np.float64], sizes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the p value that the largest of k variances is no larger than the others: Cochran's C.
+
+    Each variance, ... x k, is held against the others' pooled one by an F test, of which the least
+    p value counts k times (Cochran, Annals of Eugenics 11, 1941; 't Lam, International
+    Journal of Quality & Reliability Management 27, 2010, for unequal n).
+    """
+    freedom = sizes - 1
+    squares = variances * freedom
+    others = (squares.sum(-1, keepdims=True) - squares) / (freedom.sum() - freedom)
+    with np.errstate(divide="ignore"):
+        p_values = stats.f.sf(variances / others, freedom, freedom.sum() - freedom)
+    return np.asarray(np.minimum(1.0, len(sizes) * p_values.min(-1)), np.float64)
+
+
 def _unequal_p(samples: Sequence[NDArray[np.float64]]) -> float | None:
-    """Return Brown and Forsythe's p value; None of fewer than two settings with three seeds."""
-    several = [s for s in samples if len(s) > 2]
-    if len(several) < 2 or all(np.ptp(s) == 0 for s in several):
+    """Return the p value of equal deviations; None of fewer than two settings with two seeds."""
+    several = [s for s in samples if len(s) > 1]
+    if sum(np.ptp(s) > 0 for s in several) < 2:
         return None
-    p_value = float(stats.levene(*several, center="median").pvalue)
-    return None if math.isnan(p_value) else p_value
+    variances = np.array([s.var(ddof=1) for s in several])
+    return float(largest_variance_p(variances, np.array([len(s) for s in several])))
 
 
 # --- Effects of single keys -------------------------------------------------------------------

@@ -30,19 +30,22 @@ def settings_of(runs: Sequence[FoundRun]) -> dict[str, list[Any]]:
     A group such as `optimizer` stands for the file that was chosen of it.
     """
     columns: dict[str, list[Any]] = {}
-    roles: dict[str, str | None] = {}  # by key of a configuration: its name here; None is ignored
+    first = runs[0].settings if runs else {}
     for place, run in enumerate(runs):
         settings = run.settings
-        own_data = f"data.{TARGET}" in settings
-        for key, value in settings.items():
-            name = roles.get(key, "")
-            if name == "" or (own_data and key == "data.root"):
-                name = roles[key] = _name_of(key, own_data)
-            if name is not None and value is not None:
-                columns.setdefault(name, [None] * len(runs))[place] = value
-        if experiment := run.summary.get("experiment"):
-            columns.setdefault("experiment", [None] * len(runs))[place] = experiment
-    return columns
+        # Nearly all are as in the first run.
+        apart = {key for key, value in settings.items() if key not in first or first[key] != value}
+        if len(settings) != len(first) or apart:
+            apart |= first.keys() - settings.keys()
+        for key in apart:
+            values = columns.setdefault(key, [first.get(key)] * len(runs))
+            values[place] = settings.get(key)
+    for key, value in first.items():
+        columns.setdefault(key, [value] * len(runs))
+    columns["experiment"] = [run.summary.get("experiment") for run in runs]
+    own_data = any(f"data.{TARGET}" in run.settings for run in runs)
+    named = {key: _name_of(key, own_data) for key in columns}
+    return {name: columns[key] for key, name in named.items() if name is not None}
 
 
 def _name_of(key: str, own_data: bool) -> str | None:

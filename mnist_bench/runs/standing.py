@@ -11,16 +11,20 @@ from mnist_bench.errors import DataError, explain_file_error, naming
 from mnist_bench.runs.folder import RunFolder
 
 
+# As RunFolder has it, whose many paths take longer to make than this file takes to read.
+SUMMARY = "summary.json"
+
+
 def read_summary(folder: Path, digest: str | None = None) -> dict[str, Any]:
     """Return what summary.json holds; nothing if the run has not ended.
 
     Raises:
         DataError: the file is not a JSON object, or is of a run with another digest.
     """
-    path = RunFolder(folder).summary
+    path = folder / SUMMARY
     try:
-        with naming(path):
-            content = json.loads(path.read_text())
+        with naming(path), path.open("rb") as file:
+            content = json.loads(file.read())
         if not isinstance(content, dict):
             raise ValueError("it is not an object")
     except FileNotFoundError:
@@ -68,24 +72,22 @@ def standing(path: Path, digest: str | None = None) -> Standing:
     One that is damaged, or holds another run than that of `digest`, has failed, and hides no other.
     """
     try:
-        return _standing(RunFolder(path), read_summary(path, digest))
+        summary = read_summary(path, digest)
+        if summary.get("status") != "completed":
+            return _unfinished(RunFolder(path), summary)
+        for key in NEEDED:
+            if not isinstance(summary.get(key), float):
+                raise DataError(f"{path / SUMMARY} is damaged (it has no {key}): move {path} away.")
+        return Standing(path.name, State.completed, summary)
     except DataError as error:
         return Standing(path.name, State.failed, {}, damage=str(error))
     except OSError as error:
         return Standing(path.name, State.failed, {}, damage=f"{explain_file_error(error)}.")
 
 
-def _standing(folder: RunFolder, summary: dict[str, Any]) -> Standing:
+def _unfinished(folder: RunFolder, summary: dict[str, Any]) -> Standing:
     status = summary.get("status")
-    if status == "completed":
-        for key in NEEDED:
-            if not isinstance(summary.get(key), float):
-                raise DataError(
-                    f"{folder.summary} is damaged (it has no {key}): move {folder} away."
-                )
-    if status == "completed":
-        state = State.completed
-    elif folder.is_in_use():
+    if folder.is_in_use():
         state = State.running
     elif status in ("failed", "pruned", "imported"):
         state = State[status]

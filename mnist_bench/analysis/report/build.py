@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,10 @@ class SectionReport:
     def candidates(self) -> list[Row]:
         return [row for row in self.rows if row.is_candidate]
 
+    @cached_property
+    def devices(self) -> list[str]:
+        return sorted({str(run.summary["device"]) for run in self.section.runs})
+
     @property
     def sweeps(self) -> list[Path]:
         return sorted({run.sweep for run in self.section.runs if run.sweep is not None})
@@ -157,7 +162,11 @@ def _section_report(
     chance = Chance(samples)
     best = None
     if len(settings) > 1:
-        best = compare_with_best(samples, higher_is_better=measure.higher_is_better)
+        best = compare_with_best(
+            samples,
+            higher_is_better=measure.higher_is_better,
+            equal_deviations=chance.is_pooled,
+        )
     rows = [
         Row(
             setting,

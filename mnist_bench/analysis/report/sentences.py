@@ -56,7 +56,7 @@ def missing(report: SectionReport) -> str:
 
 def under_the_table(report: SectionReport) -> str:
     """Return what the ± is, and what is the same of all rows."""
-    devices = devices_of(report)
+    devices = report.devices
     where = f" All ran on {devices[0]}." if len(devices) == 1 else ""
     return f"{plus_minus(report)} Other figures are means over the seeds.{where}"
 
@@ -68,10 +68,9 @@ def plus_minus(report: SectionReport) -> str:
         stds = [std for std in chance.stds if std is not None]
         return (
             f"The settings' deviations differ, from {measure.number(min(stds))} to "
-            f"{measure.number(max(stds))}{measure.unit} (Brown and Forsythe's test, p = "
+            f"{measure.number(max(stds))}{measure.unit} (Cochran's test, p = "
             f"{p_value(chance.unequal_p)}): ± is half the 95 % interval of the mean over ever more "
-            f"seeds by each setting's own, and the comparison with the best, which pools them, is "
-            f"to be read with care."
+            f"seeds by each setting's own."
         )
     if chance.pooled.std is None:
         return "There is no ±: it takes several seeds of a setting, and figures that differ."
@@ -100,6 +99,8 @@ def verdict(report: SectionReport) -> str:
             f"how much of that is chance."
         )
     method = "Hsu's comparisons with the best, 95 %"
+    if not report.chance.is_pooled:
+        method = "each compared with all others by its own deviation, Welch and Bonferroni, 95 %"
     if len(candidates) == 1:
         others = "the other is" if len(rows) == 2 else f"all {len(rows) - 1} others are"
         return f"{candidates[0].label} is the best: {others} ruled out ({method})."
@@ -157,7 +158,7 @@ def settings_table(report: SectionReport, most: int) -> tuple[list[str], list[li
     header = [*setting_columns(report), "seeds", measure.title]
     beside = "val_accuracy" if measure.key.startswith("test") else "test_accuracy"
     header += [Measure(beside).title, "errors", "test loss", "parameters", "training"]
-    header += ["images/s", *["device"] * (len(devices_of(report)) > 1)]
+    header += ["images/s", *["device"] * (len(report.devices) > 1)]
     if report.best:
         header.append("may be best")
     return header, [_row(row, report, beside) for row in report.rows[:most]]
@@ -167,10 +168,6 @@ def setting_columns(report: SectionReport) -> list[str]:
     """Return the columns that name a setting: one for each key, of very many keys one for all."""
     keys = list(report.section.short.values())
     return keys if 0 < len(keys) <= MOST_KEYS else ["setting"]
-
-
-def devices_of(report: SectionReport) -> list[str]:
-    return sorted({str(run.summary["device"]) for run in report.section.runs})
 
 
 def _row(row: Row, report: SectionReport, beside: str) -> list[str]:
@@ -190,7 +187,7 @@ def _row(row: Row, report: SectionReport, beside: str) -> list[str]:
         duration(row.mean("train_seconds")),
         mean("images_per_second", "{:,.0f}"),
     ]
-    if len(devices_of(report)) > 1:
+    if len(report.devices) > 1:
         cells.append(row.devices)
     if report.best:
         cells.append("yes" if row.is_candidate else "ruled out")
