@@ -68,7 +68,7 @@ def ruled_out(values: Values) -> Verdicts:
     std = np.sqrt(values.var(2, ddof=1).mean(1))
     critical = critical_values([seeds] * settings, freedom)[0]
     margin = critical * std * math.sqrt(2 / seeds)
-    return means + margin[:, None] <= means.max(1, keepdims=True)
+    return np.asarray(means + margin[:, None] <= means.max(1, keepdims=True))
 
 
 def worse_than_the_best_seen(values: Values) -> Verdicts:

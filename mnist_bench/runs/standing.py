@@ -10,7 +10,6 @@ from typing import Any
 from mnist_bench.errors import DataError, explain_file_error, naming
 from mnist_bench.runs.folder import RunFolder
 
-
 # As RunFolder has it, whose many paths take longer to make than this file takes to read.
 SUMMARY = "summary.json"
 
