@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,18 @@ def write_sweep(
     *,
     std: float = 0.0006,
     images: int = 10_000,
-    overrides: Sequence[str] = (),
+    config: Settings | None = None,
     own_predictions: bool = True,
     **summary: Any,
 ) -> list[Path]:
     """Write completed runs of every combination of values, and the sweep.json that asks for them.
 
-    Test accuracies are normally distributed around `mean` of the settings; `summary` are keys of
-    summary.json to have in all. Without `own_predictions` all runs share one file of them, which
-    saves the disk 0.4 MB each. Returns the folders in order, seeds last.
+    Test accuracies are normally distributed around `mean` of the settings. `config` are settings,
+    and `summary` keys of summary.json, to have in all. Without `own_predictions` all runs share one
+    file of them, which saves the disk 0.4 MB each. Returns the folders in order, seeds last.
     """
     rng = np.random.default_rng(0)
-    base = flatten(to_config(compose(["model=cnn5x5_single", *overrides])[0]))
+    base = {**plain_config(), **(config or {})}
     folder.mkdir(parents=True, exist_ok=True)
     hard = rng.standard_normal(images)  # how hard each image is, for all networks
     shared = folder / "predictions.npz"
@@ -67,9 +68,9 @@ def write_sweep(
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
         for seed in range(seeds):
-            config = {**base, **settings, "seed": seed}
-            name = "--".join(f"{key}={value}" for key, value in sorted(config_part(settings, seed)))
-            jobs[digest(computed(config))] = name
+            own = {**base, **settings, "seed": seed}
+            name = "--".join(f"{k}={v}" for k, v in sorted({**settings, "seed": seed}.items()))
+            jobs[digest(computed(own))] = name
             run = folder / name
             run.mkdir()
             accuracy = float(np.clip(mean(settings) + std * rng.standard_normal(), 0, 1))
@@ -79,30 +80,29 @@ def write_sweep(
                 write_predictions(predictions, wrong, images)
             if not own_predictions:
                 (run / "predictions.npz").hardlink_to(shared)
-            write_run(run, config, len(wrong), images, rng, len(written), summary)
+            write_run(run, own, len(wrong), images, rng, len(written), summary)
             written.append(run)
     content = {
-        "shared": list(overrides),
+        "shared": [],
         "varied": sorted([*axes, "seed"]),
         "moved": sorted([*axes, "seed"]),
         "bases": {},
         "jobs": jobs,
-        "command": sweep_command(axes, seeds, overrides, folder),
+        "command": sweep_command(axes, seeds, folder),
     }
     (folder / "sweep.json").write_text(json.dumps(content))
     return written
 
 
-def config_part(settings: Settings, seed: int) -> list[tuple[str, Any]]:
-    return [*settings.items(), ("seed", seed)]
+@cache
+def plain_config() -> dict[str, Any]:
+    return flatten(to_config(compose(["model=cnn5x5_single"])[0]))
 
 
-def sweep_command(
-    axes: Mapping[str, Sequence[Any]], seeds: int, overrides: Sequence[str], folder: Path
-) -> str:
+def sweep_command(axes: Mapping[str, Sequence[Any]], seeds: int, folder: Path) -> str:
     swept = [f"{key}={','.join(map(str, values))}" for key, values in axes.items()]
-    parts = ["model=cnn5x5_single", *overrides, *swept, f"'seed=range({seeds})'"]
-    return f"python train.py -m {' '.join(parts)} sweep.name={folder.name}"
+    parts = ["model=cnn5x5_single", *swept, f"'seed=range({seeds})'", f"sweep.name={folder.name}"]
+    return f"python train.py -m {' '.join(parts)}"
 
 
 def write_predictions(path: Path, wrong: np.ndarray[Any, Any], images: int) -> None:

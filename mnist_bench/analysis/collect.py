@@ -1,8 +1,10 @@
 """From paths to runs: the folders of runs, sweeps and searches, wherever they are."""
 
+import gc
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -80,16 +82,29 @@ def collect(paths: Sequence[Path | str] = ()) -> list[FoundRun]:
     """
     found: dict[str, FoundRun] = {}
     asked = [str(path) for path in paths] or [str(OUTPUTS)]
-    for path in asked:
-        for folder in _expand(path):
-            for run in _runs_in(folder):
-                found.setdefault(os.path.abspath(run.path), run)
+    with _without_garbage_collection():
+        for path in asked:
+            for folder in _expand(path):
+                for run in _runs_in(folder):
+                    found.setdefault(os.path.abspath(run.path), run)
     if not found:
         raise ConfigError(
             f"There are no runs in {', '.join(asked)}: name the folder of a run, of a sweep or of "
             f"a search, or one above them."
         )
     return list(found.values())
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Thousands of summaries that all stay would be searched for garbage again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _expand(path: str) -> list[Path]:

@@ -169,13 +169,14 @@ class Section:
         return f"{', '.join(self.models)} on {self.dataset}"
 
 
-def sections_of(runs: Sequence[FoundRun], together: bool = False) -> list[Section]:
+def sections_of(
+    completed: Sequence[FoundRun], unfinished: Sequence[FoundRun] = (), together: bool = False
+) -> list[Section]:
     """Return runs in sections that may be compared, those with the most runs first.
 
     Runs of different test images are never in one. Those of different networks are if one sweep
     has both, or `together` asks for it.
     """
-    completed = [run for run in runs if run.is_completed]
     network: dict[tuple[str, str], tuple[str, str]] = {}  # of each its section's, by union
 
     def find(key: tuple[str, str]) -> tuple[str, str]:
@@ -195,9 +196,8 @@ def sections_of(runs: Sequence[FoundRun], together: bool = False) -> list[Sectio
     for run, key in zip(completed, keys, strict=True):
         members[find(key)].append(run)
     made = [_section(own) for own in members.values()]
-    for run in runs:
-        if not run.is_completed:
-            _assign(run, made)
+    for run in unfinished:
+        _assign(run, made)
     return sorted(made, key=lambda section: -len(section.runs))
 
 

@@ -123,13 +123,14 @@ def build(runs: Sequence[FoundRun], options: Options) -> Report:
             uncounted.append((run, reason))
         else:
             counted.append(run)
-    if not any(run.is_completed for run in counted):
+    if not counted:
         raise ConfigError(
             f"None of these {len(runs)} runs is completed with a {measure.name}: "
             f"mnist-bench runs lists how they stand."
         )
     together = bool({"model", "experiment"} & keys_in(options.compare))
-    sections = sections_of([*counted, *(run for run, _ in uncounted)], together)
+    unfinished = [run for run, _ in uncounted if not run.is_completed]
+    sections = sections_of(counted, unfinished, together)
     right = RightImages()
     pairs = named_pairs(options.compare, sections, measure, right)
     return Report(

@@ -15,8 +15,9 @@ from mnist_bench.analysis.settings import as_typed, short_keys
 WIDTH = 340.0
 # About how wide a character of a label is, in pixels.
 CHARACTER = 7.3
-# From here on a cell's colour is so strong that its text takes the other tone.
-STRONG = 0.6
+# From here on a cell's colour is so strong that its text is better read in the other tone: where
+# black and white stand out equally, in both of the template's themes.
+STRONG = 0.59
 MOST_CANDIDATES = 20
 
 
@@ -167,7 +168,7 @@ def _cell(
         drawing.text(middle, y + high / 2 + 4, "no run", "tick", "middle")
         return
     mean = cell.estimate.mean
-    part = scale(mean if measure.higher_is_better else -mean)
+    part = round(scale(mean if measure.higher_is_better else -mean), 2)
     may_be_best = len(cell.places) == 1 and cell.places[0] in candidates
     kind = "cell candidate" if may_be_best else "cell"
     drawing.box(x + 1.5, y + 1.5, wide - 3, high - 3, kind, f"--t:{100 * part:.0f}%")

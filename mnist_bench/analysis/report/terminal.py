@@ -23,7 +23,7 @@ NARROW = ("seeds", "may be best")
 PLAIN = (*NARROW, "errors", "training", "images/s")
 WIDE = 150
 # From weak to strong, as the page draws them: both ends of one blue, which no eye confuses.
-FAINT, FULL = (222, 235, 247), (8, 69, 148)
+FAINT, FULL = (214, 230, 245), (6, 47, 107)
 
 
 def show(report: Report) -> None:

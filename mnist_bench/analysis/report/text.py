@@ -124,7 +124,7 @@ def _plain(row: Row, report: SectionReport) -> dict[str, Any]:
         "std": row.std,
         "behind_best": None if row.behind is None else [row.behind.low, row.behind.high],
         "may_be_best": row.is_candidate,
-        "means": {key: None if math.isnan(value) else value for key, value in means.items()},
+        "means": {key: value if math.isfinite(value) else None for key, value in means.items()},
         "runs": [str(run.path) for run in row.setting.runs],
     }
 
