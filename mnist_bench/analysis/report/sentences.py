@@ -149,7 +149,7 @@ def effects_table(report: SectionReport) -> tuple[list[str], list[list[str]]]:
                     p_value(effect.p_value) if place == 0 else "",
                 ]
             )
-    return ["effect of", measure.title, "less first", "runs", "p"], rows
+    return ["effect of", measure.title, "less the first", "runs", "p"], rows
 
 
 def settings_table(report: SectionReport, most: int) -> tuple[list[str], list[list[str]]]:
@@ -157,7 +157,7 @@ def settings_table(report: SectionReport, most: int) -> tuple[list[str], list[li
     measure = report.measure
     header = [*setting_columns(report), "seeds", measure.title]
     beside = "val_accuracy" if measure.key.startswith("test") else "test_accuracy"
-    header += [Measure(beside).title, "errors", "test loss", "parameters", "training"]
+    header += [Measure(beside).title.replace(" accuracy", ""), "errors", "test loss", "parameters", "training"]
     header += ["images/s", *["device"] * (len(report.devices) > 1)]
     if report.best:
         header.append("may be best")
