@@ -197,13 +197,13 @@ def candidates_figure(report: SectionReport) -> Drawing | None:
     bottom = top + step * len(rows)
     label = "How far each setting may be from the best of the others"
     drawing = Drawing(WIDTH, bottom + 40, label, " · ".join(report.section.short.values()))
-    scale = Scale(low, high, 8, WIDTH - 8)
+    scale = Scale(low, high, 8, WIDTH - 100)
     measure = report.measure
     for tick in scale.ticks(5):
         drawing.line(scale(tick), top, scale(tick), bottom, "zero" if abs(tick) < 1e-12 else "grid")
         drawing.text(scale(tick), bottom + 15, _tick(measure, tick), "tick", "middle")
     what = f"{measure.name} less the best other's{',' * bool(measure.unit)}{measure.unit}"
-    drawing.text(WIDTH / 2, bottom + 33, what, "axis", "middle")
+    drawing.text((WIDTH - 92) / 2, bottom + 33, what, "axis", "middle")
     for place, (row, pair) in enumerate(zip(rows, between, strict=True)):
         _candidate(drawing, scale, top + step * place, row, (pair[0], pair[1]), measure)
     return drawing
@@ -223,9 +223,9 @@ def _candidate(
     measure: Measure,
 ) -> None:
     kind = "" if row.is_candidate else "out"
-    drawing.text(8, y + 14, _cut(name_of(row), WIDTH - 120), f"label {kind}".strip())
+    drawing.text(8, y + 14, _cut(name_of(row), WIDTH - 12), f"label {kind}".strip())
     shown = measure.estimate(row.estimate)
-    drawing.text(WIDTH - 8, y + 14, shown, f"figure {kind}".strip(), "end")
+    drawing.text(WIDTH - 4, y + 29, shown, f"figure {kind}".strip(), "end")
     drawing.line(scale(between[0]), y + 25, scale(between[1]), y + 25, f"reach {kind}".strip())
     for end in between:
         drawing.line(scale(end), y + 21, scale(end), y + 29, f"reach {kind}".strip())

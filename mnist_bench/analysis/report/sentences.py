@@ -157,7 +157,13 @@ def settings_table(report: SectionReport, most: int) -> tuple[list[str], list[li
     measure = report.measure
     header = [*setting_columns(report), "seeds", measure.title]
     beside = "val_accuracy" if measure.key.startswith("test") else "test_accuracy"
-    header += [Measure(beside).title.replace(" accuracy", ""), "errors", "test loss", "parameters", "training"]
+    header += [
+        Measure(beside).title.replace(" accuracy", ""),
+        "errors",
+        "test loss",
+        "parameters",
+        "training",
+    ]
     header += ["images/s", *["device"] * (len(report.devices) > 1)]
     if report.best:
         header.append("may be best")
