@@ -211,6 +211,8 @@ def main(arguments: list[str] | None = None) -> None:
             megabytes = max(one[2] for one in found)
             lines.append(f"| `{verb}` | {len(written):,} | {clock} | {cpu} | {megabytes:,.0f} MB |")
             info(lines[-1])
+    load = os.getloadavg()[0]
+    lines += ["", f"The load of the machine, which had others, was {load:.0f} when this ended."]
     if options.write:
         RESULTS.write_text("\n".join(lines) + "\n")
 

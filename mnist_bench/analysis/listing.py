@@ -55,11 +55,19 @@ def list_runs(paths: Sequence[Path | str] = ()) -> list[ListedRun]:
         DataError: a sweep.json is damaged.
     """
     runs = sorted(collect(paths), key=lambda run: -run.started)
-    columns = settings_of(runs)
-    shown = differences(runs, columns)
-    return [
-        _listed(run, {key: columns[key][place] for key in shown}) for place, run in enumerate(runs)
-    ]
+    told = [run for run in runs if run.settings]  # the others have not begun, or are damaged
+    columns = settings_of(told)
+    shown = differences(told, columns)
+    values = {
+        run.path: {key: columns[key][place] for key in shown} for place, run in enumerate(told)
+    }
+    return [_listed(run, values.get(run.path, _named(run))) for run in runs]
+
+
+def _named(run: FoundRun) -> dict[str, Any]:
+    """Return what the name of a run's folder says."""
+    parts = (part.partition("=") for part in run.path.name.split("--"))
+    return {key: value for key, equals, value in parts if equals}
 
 
 def _listed(run: FoundRun, differs: dict[str, Any]) -> ListedRun:

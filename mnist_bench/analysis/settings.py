@@ -50,7 +50,7 @@ def settings_of(runs: Sequence[FoundRun]) -> dict[str, list[Any]]:
 
 def _name_of(key: str, own_data: bool) -> str | None:
     group, _, name = key.partition(".")
-    if name == "name":
+    if name == "name" and group in CHOICES:
         return group
     return None if role(key, own_data) is Role.ignored else key
 

@@ -97,6 +97,27 @@ def test_runs_that_have_not_ended_well_are_listed_with_their_state(cwd: Path) ->
     assert by_path[runs[1].name].epochs == by_path[runs[6].name].epochs == 6
 
 
+def test_runs_that_have_not_begun_add_no_differences(cwd: Path) -> None:
+    """Of a run that waits there is but the name of its folder."""
+    shutil.rmtree(cwd / "outputs/sweeps/one/model.dropout=0.0--model.kernel_size=3--seed=0")
+    runs = list_runs(["one"])
+    assert {*runs[0].differs} == {*runs[-1].differs} == {*AXES, "seed"}
+    assert (runs[-1].state, runs[-1].started) == ("waiting", None)
+
+
+def test_trials_of_a_search_are_runs(cwd: Path) -> None:
+    sweep, search = cwd / "outputs/sweeps/one", cwd / "outputs/searches/digits"
+    for number, run in enumerate(sorted(sweep.glob("*seed=*"))):
+        trial = search / f"trial-{number // 2:03}" / f"seed={number % 2}"
+        shutil.copytree(run, trial)
+    (search / "journal.log").touch()
+    assert found("digits") == found("outputs/searches") == 8
+    assert found("digits", "outputs/searches/digits/trial-000") == 8
+    assert found("outputs/searches/digits/trial-*") == 8
+    (section,) = sections_of(collect(["digits"]))
+    assert [setting.n for setting in section.settings] == [2] * 4
+
+
 def test_the_list_fits_eighty_columns_and_json_has_all(
     cwd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,13 @@ def test_a_pair_that_cannot_be_is_refused(sweep: Path, text: str, message: str) 
         built(sweep, compare=[text])
 
 
+def test_the_keys_of_the_map_can_be_chosen(sweep: Path) -> None:
+    (found,) = built(sweep, map=("dropout", "kernel_size")).sections[0].maps
+    assert (found.row_key, found.column_key) == ("model.dropout", "model.kernel_size")
+    with pytest.raises(ConfigError, match=r"--map lr,dropout cannot be drawn, as lr does not vary"):
+        built(sweep, map=("lr", "dropout"))
+
+
 def test_a_single_seed_each_is_said_to_tell_nothing(tmp_path: Path) -> None:
     write_sweep(tmp_path / "one", AXES, 1, better_by_kernel, images=400)
     found = built(tmp_path / "one", compare=["kernel_size=5,3 dropout=0.0"])

@@ -23,7 +23,16 @@ from mnist_bench.analysis.measures import Measure, find_measure
 from mnist_bench.analysis.notes import notes_on, on_grid
 from mnist_bench.analysis.pairs import NamedPair, keys_in, named_pairs
 from mnist_bench.analysis.report.outlook import outlook_of, pair_outlook
-from mnist_bench.analysis.settings import Section, Setting, as_typed, sections_of
+from mnist_bench.analysis.settings import (
+    SEED,
+    Section,
+    Setting,
+    as_typed,
+    differences,
+    sections_of,
+    settings_of,
+    short_keys,
+)
 from mnist_bench.analysis.statistics import Interval
 from mnist_bench.errors import ConfigError
 
@@ -128,6 +137,8 @@ def build(runs: Sequence[FoundRun], options: Options) -> Report:
             f"None of these {len(runs)} runs is completed with a {measure.name}: "
             f"mnist-bench runs lists how they stand."
         )
+    if options.map is not None:
+        _refuse_unknown(options.map, counted)
     together = bool({"model", "experiment"} & keys_in(options.compare))
     unfinished = [run for run, _ in uncounted if not run.is_completed]
     sections = sections_of(counted, unfinished, together)
@@ -234,6 +245,16 @@ def _maps(
 
 
 MOST_VALUES = 24
+
+
+def _refuse_unknown(keys: tuple[str, str], runs: Sequence[FoundRun]) -> None:
+    there = [key for key in differences(runs, settings_of(runs)) if key != SEED]
+    known = {*there, *short_keys(there).values()}
+    if unknown := [key for key in keys if key not in known]:
+        raise ConfigError(
+            f"--map {','.join(keys)} cannot be drawn, as {' and '.join(unknown)} does not vary: "
+            f"these runs differ in {', '.join(there) or 'nothing but the seed'}."
+        )
 
 
 def map_keys(text: str | None) -> tuple[str, str] | None:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from mnist_bench.analysis.effects import Chance
@@ -28,7 +29,7 @@ def outlook_of(report: "SectionReport") -> list[str]:
             "of a difference between settings is chance. Give each several seeds."
         ]
     std, test = chance.pooled.std, of_the_best(len(rows))
-    seeds = max(2, int(chance.sizes.min()))
+    seeds = _usual_seeds(chance)
     told = [
         f"With {seeds} seeds of each setting, one that is truly {_amount(measure, now)} behind the "
         f"best is ruled out four times in five; with {2 * seeds} seeds, one that is "
@@ -53,7 +54,7 @@ def pair_outlook(pair: NamedPair, measure: Measure, comparisons: int) -> str:
     if std is None or not gap or pair.p_holm is None or pair.p_holm < 0.05:
         return ""
     test = of_a_pair(comparisons)
-    seeds = max(2, int(chance.sizes.min()))
+    seeds = _usual_seeds(chance)
     what, place = pair.names
     return (
         f"{what}{f' at {place}' if place else ''}: "
@@ -64,6 +65,12 @@ def pair_outlook(pair: NamedPair, measure: Measure, comparisons: int) -> str:
 
 
 _visible = visible_difference
+
+
+def _usual_seeds(chance: Chance) -> int:
+    """Return how many seeds most settings have, two at least."""
+    ((usual, _),) = Counter(chance.sizes.tolist()).most_common(1)
+    return max(2, int(usual))
 
 
 def _amount(measure: Measure, value: float) -> str:

@@ -11,6 +11,7 @@ from mnist_bench.analysis.report.build import Report, Row, SectionReport
 from mnist_bench.analysis.settings import as_typed
 from mnist_bench.analysis.statistics import Interval
 from mnist_bench.loggers.console import format_seconds
+from mnist_bench.runs.standing import State
 
 # As many names stand in a sentence.
 MOST_NAMES = 6
@@ -47,7 +48,7 @@ def missing(report: SectionReport) -> str:
     if not unfinished:
         return ""
     total = len(unfinished) + len(report.section.runs) + len(report.section.repeated)
-    names = _names([run.path.name.replace("--", " ") for run in unfinished])
+    names = _names([short_name(run.path.name) for run in unfinished], "; ")
     return (
         f"Incomplete: {len(unfinished)} of {total} runs are missing "
         f"({what_is_missing(unfinished)}): {names}. What follows is of those that are there."
@@ -59,6 +60,17 @@ def under_the_table(report: SectionReport) -> str:
     devices = report.devices
     where = f" All ran on {devices[0]}." if len(devices) == 1 else ""
     return f"{plus_minus(report)} Other figures are means over the seeds.{where}"
+
+
+def short_name(name: str) -> str:
+    """Return `model.dropout=0.25--seed=1` as `dropout=0.25 seed=1`."""
+    parts = (part.partition("=") for part in name.split("--"))
+    return " ".join(f"{key.rpartition('.')[2]}{equals}{value}" for key, equals, value in parts)
+
+
+def uncounted(report: Report) -> list[str]:
+    """Return which runs do not count, and why; of those that wait it is told as missing."""
+    return [f"{run.path}: {why}" for run, why in report.uncounted if why != State.waiting.value]
 
 
 def plus_minus(report: SectionReport) -> str:

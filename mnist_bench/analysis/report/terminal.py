@@ -37,11 +37,10 @@ def show(report: Report) -> None:
         _lines([told for told in report.pair_outlooks if told])
     for section in report.sections:
         _show_section(section)
-    if report.uncounted:
+    if left_out := sentences.uncounted(report):
         _heading("Not counted")
-        shown = report.uncounted[:MOST_UNCOUNTED]
-        _lines([f"{run.path}: {why}" for run, why in shown])
-        if more := len(report.uncounted) - len(shown):
+        _lines(left_out[:MOST_UNCOUNTED])
+        if more := len(left_out[MOST_UNCOUNTED:]):
             info(f"and {more} more: mnist-bench runs lists them.")
 
 

@@ -33,8 +33,8 @@ def as_markdown(report: Report) -> str:
         parts += [_list([told for told in report.pair_outlooks if told])]
     for section in report.sections:
         parts += _section(section)
-    if report.uncounted:
-        parts += ["## Not counted", _list([f"{run.path}: {why}" for run, why in report.uncounted])]
+    if left_out := sentences.uncounted(report):
+        parts += ["## Not counted", _list(left_out)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
