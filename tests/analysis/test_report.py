@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from mnist_bench.analysis.collect import collect
 from mnist_bench.analysis.report import Options, report
 from mnist_bench.analysis.report.build import Report, build
 from mnist_bench.analysis.report.outlook import rest_commands
-from mnist_bench.analysis.report.sentences import missing, verdict
+from mnist_bench.analysis.report.sentences import missing, plus_minus, verdict
 from mnist_bench.analysis.report.text import as_csv, as_json, as_markdown
 from mnist_bench.cli import app
 from mnist_bench.errors import ConfigError
@@ -141,8 +143,21 @@ def test_a_pair_that_cannot_be_is_refused(sweep: Path, text: str, message: str) 
 def test_the_keys_of_the_map_can_be_chosen(sweep: Path) -> None:
     (found,) = built(sweep, map=("dropout", "kernel_size")).sections[0].maps
     assert (found.row_key, found.column_key) == ("model.dropout", "model.kernel_size")
-    with pytest.raises(ConfigError, match=r"--map lr,dropout cannot be drawn, as lr does not vary"):
+    with pytest.raises(
+        ConfigError, match=r"--map lr,dropout cannot be drawn, as nothing varies lr"
+    ):
         built(sweep, map=("lr", "dropout"))
+
+
+def test_networks_are_compared_across_sweeps_if_that_is_asked(tmp_path: Path) -> None:
+    for model, channels in (("cnn5x5_single", [32]), ("cnn3x3", [32, 64])):
+        config = {"model.name": model, "model.channels": channels}
+        write_sweep(tmp_path / model, {"model.dropout": [0.0, 0.5]}, 3, images=300, config=config)
+    assert len(built(tmp_path).sections) == 2
+    found = built(tmp_path, compare=["model=cnn3x3,cnn5x5_single dropout=0.5"])
+    (pair,) = found.pairs
+    assert pair.names == ("model=cnn3x3 less cnn5x5_single", "dropout=0.5")
+    assert len(found.sections) == 1
 
 
 def test_a_single_seed_each_is_said_to_tell_nothing(tmp_path: Path) -> None:
@@ -158,6 +173,24 @@ def test_a_single_seed_each_is_said_to_tell_nothing(tmp_path: Path) -> None:
     assert pair.images is not None and pair.images.mcnemar is not None
     text = as_markdown(found)
     assert "There is no ±" in text and "not told" in text
+
+
+def test_a_deviation_that_stands_out_changes_the_method_and_is_said(copy: Path) -> None:
+    for seed in range(4):
+        run = copy / f"model.dropout=0.0--model.kernel_size=3--seed={seed}"
+        change(run, test_accuracy=0.9 + 0.02 * seed)
+    (section,) = built(copy).sections
+    assert "Welch's test against each other setting" in verdict(section)
+    assert "(Cochran's test, p < 0.0001)" in plus_minus(section)
+    assert section.outlook == [
+        "More seeds tell most where the deviation between them is largest: dropout=0.0 "
+        "kernel_size=3, with 2.58 points."
+    ]
+    # Which the calm settings do not pay for.
+    calm = next(row for row in section.rows if row.values == ["0.25", "5"])
+    own = values_of(copy, "*=0.25--*=5--*")
+    low, high = stats.t.interval(0.95, 3, np.mean(own), stats.sem(own))
+    assert calm.estimate.reach == pytest.approx((high - low) / 2)
 
 
 def test_what_is_missing_is_said_before_anything_else(copy: Path) -> None:
@@ -258,6 +291,19 @@ def test_the_command_writes_three_files_and_shows_the_verdict(
     quiet = CliRunner().invoke(app, ["report", str(sweep), "--json", "--out", "elsewhere"])
     assert json.loads(quiet.output)["metric"] == "test_accuracy"
     assert len(list((tmp_path / "elsewhere").iterdir())) == 3
+
+
+@pytest.mark.parametrize("package", ["scipy", "jinja2"])
+def test_what_is_not_installed_is_told_with_the_extra_that_has_it(package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; sys.argv = ['mnist-bench', 'report']\n"
+        "from mnist_bench.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"A report takes {package}, which is not installed: pip install 'mnist-bench[reports]'\n"
+    )
 
 
 def test_the_python_function_does_the_same(sweep: Path, tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def _refuse_unknown(keys: tuple[str, str], runs: Sequence[FoundRun]) -> None:
     known = {*there, *short_keys(there).values()}
     if unknown := [key for key in keys if key not in known]:
         raise ConfigError(
-            f"--map {','.join(keys)} cannot be drawn, as {' and '.join(unknown)} does not vary: "
+            f"--map {','.join(keys)} cannot be drawn, as nothing varies {' and '.join(unknown)}: "
             f"these runs differ in {', '.join(there) or 'nothing but the seed'}."
         )
 

@@ -28,6 +28,12 @@ def outlook_of(report: "SectionReport") -> list[str]:
             "Every setting has a single seed, or seeds make no difference: nothing tells how much "
             "of a difference between settings is chance. Give each several seeds."
         ]
+    if not chance.is_pooled:
+        noisy = max(rows, key=lambda row: row.std or 0.0)
+        return [
+            f"More seeds tell most where the deviation between them is largest: {noisy.label}, "
+            f"with {_amount(measure, noisy.std or 0.0)}."
+        ]
     std, test = chance.pooled.std, of_the_best(len(rows))
     seeds = _usual_seeds(chance)
     told = [

@@ -78,11 +78,12 @@ def plus_minus(report: SectionReport) -> str:
     chance, measure = report.chance, report.measure
     if not chance.is_pooled:
         stds = [std for std in chance.stds if std is not None]
+        p = p_value(chance.unequal_p)
+        p = f"p {p}" if p.startswith("<") else f"p = {p}"
         return (
             f"The settings' deviations differ, from {measure.number(min(stds))} to "
-            f"{measure.number(max(stds))}{measure.unit} (Cochran's test, p = "
-            f"{p_value(chance.unequal_p)}): ± is half the 95 % interval of the mean over ever more "
-            f"seeds by each setting's own."
+            f"{measure.number(max(stds))}{measure.unit} (Cochran's test, {p}): "
+            f"± is half the 95 % interval of the mean over ever more seeds by each setting's own."
         )
     if chance.pooled.std is None:
         return "There is no ±: it takes several seeds of a setting, and figures that differ."
@@ -100,6 +101,13 @@ def _images_of(measure: Measure) -> str:
     return "test" if measure.key.startswith("test") else "validation"
 
 
+def method_of(report: SectionReport) -> str:
+    """Return by what settings are ruled out."""
+    if report.chance.is_pooled:
+        return "Hsu's multiple comparisons with the best"
+    return "Welch's test against each other setting, with Bonferroni's correction"
+
+
 def verdict(report: SectionReport) -> str:
     """Return which settings cannot be ruled out as the best."""
     rows, candidates = report.rows, report.candidates
@@ -110,9 +118,7 @@ def verdict(report: SectionReport) -> str:
             f"Which setting is the best cannot be told: {rows[0].label} leads, and nothing tells "
             f"how much of that is chance."
         )
-    method = "Hsu's comparisons with the best, 95 %"
-    if not report.chance.is_pooled:
-        method = "each compared with all others by its own deviation, Welch and Bonferroni, 95 %"
+    method = f"{method_of(report)}, 95 %"
     if len(candidates) == 1:
         others = "the other is" if len(rows) == 2 else f"all {len(rows) - 1} others are"
         return f"{candidates[0].label} is the best: {others} ruled out ({method})."
