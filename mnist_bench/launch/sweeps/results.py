@@ -10,6 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from mnist_bench.analysis.settings import short_keys
 from mnist_bench.analysis.sweeps import FILE, SweepFolder
 from mnist_bench.errors import ConfigError
 from mnist_bench.loggers.console import PLAIN_WIDTH, Screen, format_seconds, info, print_error
@@ -103,13 +104,11 @@ def shorten(names: Sequence[str]) -> list[str]:
     Keys lose their group where that leaves them apart.
     """
     parts = [name.split("--") for name in names]
-    keys = {part.partition("=")[0] for name in parts for part in name}
-    short = {key: key.rpartition(".")[2] for key in keys}
-    twice = {s for s in short.values() if list(short.values()).count(s) > 1}
+    short = short_keys({part.partition("=")[0] for name in parts for part in name})
 
     def label(part: str) -> str:
         key, equals, value = part.partition("=")
-        return f"{key if short[key] in twice else short[key]}{equals}{value}"
+        return f"{short[key]}{equals}{value}"
 
     return [" ".join(map(label, name)) for name in parts]
 
