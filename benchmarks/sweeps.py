@@ -28,11 +28,12 @@ from mnist_bench.config.compose import CONF, compose
 from mnist_bench.config.read import to_config
 from mnist_bench.launch.jobs import train_command
 from mnist_bench.launch.sweeps.plan import Plan, plan
-from mnist_bench.launch.sweeps.record import State, SweepRecord, standing
+from mnist_bench.launch.sweeps.record import SweepRecord
 from mnist_bench.launch.sweeps.results import write_csv
 from mnist_bench.loggers.console import info
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.records import provenance
+from mnist_bench.runs.standing import State, standing
 
 TINY = ["model=cnn5x5_single", "data.limit=640", "trainer.epochs=1"]
 # Values that make 10,000 runs.

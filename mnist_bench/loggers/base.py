@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_bench.config.parts import Part
 from mnist_bench.errors import explain_file_error
 
-if TYPE_CHECKING:  # PyTorch, which the process that draws figures does without
+if TYPE_CHECKING:  # PyTorch takes seconds, which those who only print or draw need not wait
     from mnist_bench.data.splits import Splits
     from mnist_bench.training.loop import EpochRecord
 

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -17,9 +18,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mnist_bench.errors import explain_file_error, wrapped
-from mnist_bench.models import LayerSummary
-from mnist_bench.training.loop import EpochRecord
-from mnist_bench.training.loop import Progress as Glance
+
+if TYPE_CHECKING:  # PyTorch takes seconds, which those who only print need not wait
+    from mnist_bench.models import LayerSummary
+    from mnist_bench.training.loop import EpochRecord
+    from mnist_bench.training.loop import Progress as Glance
 
 hydras_log = logging.getLogger("mnist_bench")
 
@@ -94,7 +97,7 @@ class Screen:
         hydras_log.info(f"\n{text}")
         return text
 
-    def epoch(self, record: EpochRecord, epochs: int, best: bool) -> None:
+    def epoch(self, record: "EpochRecord", epochs: int, best: bool) -> None:
         """The line that stays of an epoch, at most 80 characters of a hundred epochs."""
         self.line(
             f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  "
@@ -144,7 +147,7 @@ class Bar:
         if epoch <= self.epochs:
             self.progress.update(self.task, completed=0, epoch=epoch, figures="", refresh=True)
 
-    def show(self, glance: Glance) -> None:
+    def show(self, glance: "Glance") -> None:
         steps_left = (self.epochs - glance.epoch + 1) * self.steps - glance.step
         seconds_left = steps_left / glance.step * glance.seconds
         self.progress.update(
@@ -157,7 +160,7 @@ class Bar:
         )
 
 
-def layers_table(name: str, layers: Sequence[LayerSummary]) -> Table:
+def layers_table(name: str, layers: "Sequence[LayerSummary]") -> Table:
     """The network as Keras's `model.summary()` shows it; shapes are (channels, rows, columns)."""
     total = sum(layer.parameters for layer in layers)
     table = Table(title=name, box=box.SIMPLE_HEAD, show_footer=True, title_style="bold")

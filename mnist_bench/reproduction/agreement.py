@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mnist_bench.analysis.markdown import NONE, paragraph, table
 from mnist_bench.reproduction.evidence import Chosen, Evidence, as_text
 from mnist_bench.reproduction.intervals import (
     ABOVE,
@@ -21,7 +22,6 @@ from mnist_bench.reproduction.intervals import (
     own,
     place,
 )
-from mnist_bench.reproduction.markdown import NONE, paragraph, table
 from mnist_bench.reproduction.published import published_curve
 from mnist_bench.runs.folder import atomic_write
 

@@ -11,6 +11,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_bench.analysis.markdown import NONE, interval, number, p_value, paragraph, table
 from mnist_bench.analysis.statistics import (
     Difference,
     McNemar,
@@ -21,7 +22,6 @@ from mnist_bench.analysis.statistics import (
     welch,
 )
 from mnist_bench.reproduction.evidence import Evidence, RunKey, groups, value
-from mnist_bench.reproduction.markdown import NONE, interval, number, p_value, paragraph, table
 
 # An adjusted p value below it is called a difference.
 LEVEL = 0.05

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_bench.analysis.markdown import NONE, number, paragraph, table
 from mnist_bench.analysis.statistics import describe
 from mnist_bench.reproduction.evidence import Chosen, Evidence, curves, is_complete, value
-from mnist_bench.reproduction.markdown import NONE, number, paragraph, table
 from mnist_bench.reproduction.published import headline, published_curve
 
 # The published log headed "5 x 5 without dropout", and what could have produced it.

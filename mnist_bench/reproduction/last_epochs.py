@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_bench.analysis.markdown import NONE, number, table
 from mnist_bench.reproduction.evidence import Chosen, Evidence, curves
-from mnist_bench.reproduction.markdown import NONE, number, table
 from mnist_bench.reproduction.published import BINARY, PUBLISHED, published_curve
 
 LAST = 5

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+from mnist_bench.analysis.markdown import NONE, figure_name, interval, number, table
 from mnist_bench.analysis.statistics import PairedDifference, paired_difference
 from mnist_bench.reproduction.evidence import Evidence, RunKey, groups, value
-from mnist_bench.reproduction.markdown import NONE, figure_name, interval, number, table
 from mnist_bench.reproduction.published import EXPERIMENTS
 from mnist_bench.reproduction.tables import count_devices
 

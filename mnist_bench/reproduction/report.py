@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_bench.analysis.markdown import table
 from mnist_bench.reproduction.agreement import (
     NOTE as AGREEMENT_NOTE,
 )
@@ -29,7 +30,6 @@ from mnist_bench.reproduction.findings import READINGS, dropout_text, vgg16_text
 from mnist_bench.reproduction.intervals import ENOUGH_RUNS, agreements
 from mnist_bench.reproduction.last_epochs import NOTE as LAST_EPOCHS_NOTE
 from mnist_bench.reproduction.last_epochs import last_epochs_text
-from mnist_bench.reproduction.markdown import table
 from mnist_bench.reproduction.pairs import machines_text, precision_text
 from mnist_bench.reproduction.published import EXPERIMENTS
 from mnist_bench.reproduction.tables import (

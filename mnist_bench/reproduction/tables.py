@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_bench.analysis.markdown import NONE, figure_name, interval, number, paragraph, table
 from mnist_bench.analysis.statistics import Sample, describe
 from mnist_bench.reproduction.evidence import (
     Chosen,
@@ -16,7 +17,6 @@ from mnist_bench.reproduction.evidence import (
     by_machine,
     value,
 )
-from mnist_bench.reproduction.markdown import NONE, figure_name, interval, number, paragraph, table
 from mnist_bench.reproduction.published import (
     EXPERIMENTS,
     FIGURES,

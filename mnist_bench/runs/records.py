@@ -27,6 +27,7 @@ from mnist_bench.config.read import SAVED, load_config, saved_choices, to_config
 from mnist_bench.config.walk import flatten, leaves
 from mnist_bench.errors import DataError, naming
 from mnist_bench.runs.folder import RunFolder, atomic_write
+from mnist_bench.runs.standing import read_summary as read_summary
 from mnist_bench.training.loop import EpochRecord
 
 # The columns of a run before its first epoch.
@@ -57,30 +58,6 @@ def write_summary(folder: RunFolder, summary: dict[str, Any]) -> None:
     with atomic_write(folder.summary) as file:
         json.dump(summary, file, indent=2)
         file.write("\n")
-
-
-def read_summary(folder: Path, digest: str | None = None) -> dict[str, Any]:
-    """Return what summary.json holds; nothing if the run has not ended.
-
-    Raises:
-        DataError: the file is not a JSON object, or is of a run with another digest.
-    """
-    path = RunFolder(folder).summary
-    try:
-        with naming(path):
-            content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise ValueError("it is not an object")
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}): move {folder} away.") from error
-    if digest is not None and content.get("digest", digest) != digest:
-        raise DataError(
-            f"{folder} holds another run, of other settings: move it away, or give the sweep "
-            f"another name."
-        )
-    return content
 
 
 def set_result_aside(folder: RunFolder) -> None:

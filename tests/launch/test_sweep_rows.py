@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mnist_bench.launch.sweeps.record import Standing, State
 from mnist_bench.launch.sweeps.results import results_table, write_csv
+from mnist_bench.runs.standing import Standing, State
 
 FIGURES = {
     **{f"{part}_accuracy": 0.5 for part in ("train", "val", "test")},

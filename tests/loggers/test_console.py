@@ -6,10 +6,10 @@ import pytest
 from rich.console import Console
 
 from mnist_bench.errors import wrapped
-from mnist_bench.launch.sweeps.record import Standing, State
 from mnist_bench.launch.sweeps.results import results_table
 from mnist_bench.loggers.console import Screen, closing_table, layers_table
 from mnist_bench.models import build_network, summarise
+from mnist_bench.runs.standing import Standing, State
 from mnist_bench.training.loop import Progress
 
 RECORD = {

@@ -10,10 +10,12 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from mnist_bench.analysis.settings import short_keys
+from mnist_bench.analysis.sweeps import FILE, SweepFolder
 from mnist_bench.errors import ConfigError
-from mnist_bench.launch.sweeps.record import FILE, Standing, State, SweepRecord
 from mnist_bench.loggers.console import PLAIN_WIDTH, Screen, format_seconds, info, print_error
 from mnist_bench.runs.folder import atomic_write
+from mnist_bench.runs.standing import Standing, State
 
 # Of more runs, a table shows the best; sweep.csv has all.
 MOST_ROWS = 40
@@ -102,13 +104,11 @@ def shorten(names: Sequence[str]) -> list[str]:
     Keys lose their group where that leaves them apart.
     """
     parts = [name.split("--") for name in names]
-    keys = {part.partition("=")[0] for name in parts for part in name}
-    short = {key: key.rpartition(".")[2] for key in keys}
-    twice = {s for s in short.values() if list(short.values()).count(s) > 1}
+    short = short_keys({part.partition("=")[0] for name in parts for part in name})
 
     def label(part: str) -> str:
         key, equals, value = part.partition("=")
-        return f"{key if short[key] in twice else short[key]}{equals}{value}"
+        return f"{short[key]}{equals}{value}"
 
     return [" ".join(map(label, name)) for name in parts]
 
@@ -122,7 +122,7 @@ def print_status(sweep: Path) -> None:
     path = Path("outputs", "sweeps", sweep)
     if not path.is_dir() or (sweep / FILE).is_file():
         path = sweep
-    record = SweepRecord(path)
+    record = SweepFolder(path)
     standings = list(record.standings())
     if not standings:
         raise ConfigError(
@@ -138,7 +138,7 @@ def print_status(sweep: Path) -> None:
         info(f"To go on: {command}")
 
 
-def tell_best(record: SweepRecord, standings: Sequence[Standing]) -> None:
+def tell_best(record: SweepFolder, standings: Sequence[Standing]) -> None:
     """Say which run has the lowest validation loss, and of several seeds which setting on average.
 
     One seed's best is partly luck.

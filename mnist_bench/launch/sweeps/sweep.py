@@ -22,7 +22,7 @@ from mnist_bench.config.parts import config_dirs
 from mnist_bench.errors import BenchError, TrainingError
 from mnist_bench.launch.jobs import is_in_turn, lay_jobs_in
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
-from mnist_bench.launch.sweeps.record import Standing, State, SweepRecord, standing
+from mnist_bench.launch.sweeps.record import SweepRecord
 from mnist_bench.launch.sweeps.results import forecast, results_table, tell_best, write_csv
 from mnist_bench.loggers.console import Screen, info, print_error
 from mnist_bench.runs.folder import (
@@ -32,6 +32,7 @@ from mnist_bench.runs.folder import (
     refuse_folder_that_cannot_be,
 )
 from mnist_bench.runs.prepare import prepare
+from mnist_bench.runs.standing import Standing, State, standing
 from mnist_bench.training.interrupt import OUT_OF_TIME
 
 # How often a run is looked at that another process works on, in seconds.

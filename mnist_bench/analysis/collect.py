@@ -1,0 +1,152 @@
+"""From paths to runs: the folders of runs, sweeps and searches, wherever they are."""
+
+import gc
+import glob
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mnist_bench.analysis.sweeps import FILE, SweepFolder
+from mnist_bench.config.walk import flatten
+from mnist_bench.errors import ConfigError
+from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.standing import Standing, State, standing
+
+OUTPUTS = Path("outputs")
+# Where a path that is not there is looked for, as the name of something.
+NAMED_IN = ("sweeps", "searches", "runs", "")
+# A folder with one of these is that of a run.
+MARKS = {"summary.json", "metrics.csv", "checkpoints", ".hydra"}
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run by its folder; `sweep` is that of the sweep which was asked for as a whole."""
+
+    path: Path
+    standing: Standing
+    sweep: Path | None = None
+
+    @property
+    def is_completed(self) -> bool:
+        return self.standing.state is State.completed
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        return self.standing.summary
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Its configuration by dotted keys; of one that has not ended, as it was started."""
+        if config := self.summary.get("config"):
+            found: Mapping[str, Any] = config
+            return found
+        try:
+            saved = yaml.load(RunFolder(self.path).config.read_text(), Loader=LOADER)
+            return flatten(saved) if isinstance(saved, dict) else {}
+        except (OSError, yaml.YAMLError, ValueError):
+            return {}
+
+    @cached_property
+    def started(self) -> float:
+        """When it was (last) started, in seconds of the epoch; 0 if nothing tells."""
+        try:
+            moment = datetime.fromisoformat(self.summary["started"])
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (KeyError, TypeError, ValueError):
+            pass
+        try:
+            return self.path.stat().st_mtime
+        except OSError:
+            return 0.0
+
+
+def collect(paths: Sequence[Path | str] = ()) -> list[FoundRun]:
+    """Return the runs in folders of runs, sweeps, searches, or in any above them; each once.
+
+    A path that is not there may be a glob, or the name of a sweep, a search or a run in outputs/.
+    Without any, all of outputs/ is read. Of a sweep, the runs that were asked for and are not there
+    yet are among them, too.
+
+    Raises:
+        ConfigError: there is no such path, or there are no runs.
+        DataError: a sweep.json is damaged.
+    """
+    found: dict[str, FoundRun] = {}
+    asked = [str(path) for path in paths] or [str(OUTPUTS)]
+    with _without_garbage_collection():
+        for path in asked:
+            for folder in _expand(path):
+                for run in _runs_in(folder):
+                    found.setdefault(os.path.abspath(run.path), run)
+    if not found:
+        raise ConfigError(
+            f"There are no runs in {', '.join(asked)}: name the folder of a run, of a sweep or of "
+            f"a search, or one above them."
+        )
+    return list(found.values())
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Thousands of summaries that all stay would be searched for garbage again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _expand(path: str) -> list[Path]:
+    places = [Path(path), *(OUTPUTS / where / path for where in NAMED_IN)]
+    for place in places:
+        if place.is_dir():
+            return [place]
+        if place.name == "summary.json" and place.is_file():
+            return [place.parent]
+    if glob.has_magic(path):
+        matches = sorted(Path(match) for match in glob.glob(path, recursive=True))
+        if folders := [match for match in matches if match.is_dir()]:
+            return folders
+    if Path(path).is_file():  # as a shell's * brings a sweep.csv with the runs
+        return []
+    raise ConfigError(
+        f"{path} is not there: name the folder of a run, of a sweep or of a search, or the name of "
+        f"one in {OUTPUTS}/."
+    )
+
+
+def _runs_in(folder: Path) -> Iterator[FoundRun]:
+    """Yield the runs in a folder, of which it may be one itself."""
+    try:
+        with os.scandir(folder) as entries:
+            inside = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    except OSError:  # of which one cannot say whether it has any
+        return
+    if FILE in inside:
+        yield from _runs_of_sweep(folder, inside)
+    elif MARKS & inside.keys():
+        yield FoundRun(folder, standing(folder))
+    else:
+        for name in sorted(name for name, is_folder in inside.items() if is_folder):
+            yield from _runs_in(folder / name)
+
+
+def _runs_of_sweep(folder: Path, inside: Mapping[str, bool]) -> Iterator[FoundRun]:
+    asked_for = set()
+    for digest, name in SweepFolder(folder).names().items():
+        asked_for.add(name)
+        yield FoundRun(folder / name, standing(folder / name, digest), folder)
+    for name in sorted(name for name, is_folder in inside.items() if is_folder):
+        if name not in asked_for:
+            yield from _runs_in(folder / name)

@@ -1,0 +1,314 @@
+"""What a report concludes from made-up sweeps, and what it writes."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from benchmarks.reading import write_sweep
+from mnist_bench.analysis.collect import collect
+from mnist_bench.analysis.report import Options, report
+from mnist_bench.analysis.report.build import Report, build
+from mnist_bench.analysis.report.outlook import rest_commands
+from mnist_bench.analysis.report.sentences import missing, plus_minus, verdict
+from mnist_bench.analysis.report.text import as_csv, as_json, as_markdown
+from mnist_bench.cli import app
+from mnist_bench.errors import ConfigError
+
+AXES = {"model.kernel_size": [3, 5], "model.dropout": [0.0, 0.25]}
+
+
+def better_by_kernel(settings: dict[str, float]) -> float:
+    return 0.98 + 0.004 * (settings["model.kernel_size"] == 5)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 x 2 settings of four seeds; 5 is truly better than 3. Not to be written to."""
+    folder = tmp_path_factory.mktemp("made_up") / "kernels"
+    write_sweep(folder, AXES, 4, better_by_kernel, std=0.0008, images=4000)
+    return folder
+
+
+@pytest.fixture
+def copy(sweep: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sweep, tmp_path / "kernels"))
+
+
+def change(run: Path, **keys: object) -> None:
+    content = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**content, **keys}))
+
+
+def values_of(sweep: Path, pattern: str, key: str = "test_accuracy") -> list[float]:
+    runs = sorted(sweep.glob(pattern))
+    return [json.loads((run / "summary.json").read_text())[key] for run in runs]
+
+
+def built(sweep: Path, **options: object) -> Report:
+    return build(collect([sweep]), Options(**options))  # type: ignore[arg-type]
+
+
+def test_runs_that_differ_by_their_seed_are_one_row(sweep: Path) -> None:
+    (section,) = built(sweep).sections
+    assert [row.setting.n for row in section.rows] == [4] * 4
+    means = [row.estimate.mean for row in section.rows]
+    assert means == sorted(means, reverse=True)
+    row = next(r for r in section.rows if r.label == "kernel_size=5 dropout=0.25" or
+               r.label == "dropout=0.25 kernel_size=5")  # fmt: skip
+    own = values_of(sweep, "*dropout=0.25--*=5--*")
+    assert row.estimate.mean == pytest.approx(np.mean(own))
+    everything = [values_of(sweep, f"*={d}--*={k}--*") for d in (0.0, 0.25) for k in (3, 5)]
+    std = np.sqrt(np.mean([np.var(v, ddof=1) for v in everything]))
+    assert row.estimate.reach == pytest.approx(stats.t.ppf(0.975, 12) * std / 2)
+    assert row.std == pytest.approx(np.std(own, ddof=1))
+
+
+def test_the_better_kernel_is_found_and_the_others_are_ruled_out(sweep: Path) -> None:
+    (section,) = built(sweep).sections
+    assert {row.setting.values["model.kernel_size"] for row in section.candidates} == {5}
+    assert "2 of 4 settings cannot be ruled out as the best" in verdict(section)
+    assert "dropout=0.0 or 0.25, kernel_size=5" in verdict(section)
+    effects = {effect.key: effect for effect in section.effects}
+    assert effects["model.kernel_size"].p_value < 0.001 < effects["model.dropout"].p_value
+    (found,) = section.maps
+    assert (found.row_key, found.column_key) == ("model.kernel_size", "model.dropout")
+
+
+def test_by_a_loss_the_lower_is_better(sweep: Path) -> None:
+    (section,) = built(sweep, metric="test_loss").sections
+    assert {row.setting.values["model.kernel_size"] for row in section.candidates} == {5}
+    with pytest.raises(ConfigError, match="--metric accuracy is not there: choose one of test_acc"):
+        built(sweep, metric="accuracy")
+
+
+def test_named_pairs_are_welchs_with_holms_correction(sweep: Path) -> None:
+    found = built(sweep, compare=["model.kernel_size=5,3", "dropout=0.0,0.25 kernel_size=5"])
+    names = [pair.names for pair in found.pairs]
+    assert names == [
+        ("kernel_size=5 less 3", "dropout=0.0"),
+        ("kernel_size=5 less 3", "dropout=0.25"),
+        ("dropout=0.0 less 0.25", "kernel_size=5"),
+    ]
+    p_values = [
+        stats.ttest_ind(values_of(sweep, a), values_of(sweep, b), equal_var=False).pvalue
+        for a, b in (
+            ("*=0.0--*=5--*", "*=0.0--*=3--*"),
+            ("*=0.25--*=5--*", "*=0.25--*=3--*"),
+            ("*=0.0--*=5--*", "*=0.25--*=5--*"),
+        )
+    ]
+    assert [pair.difference.p_value for pair in found.pairs] == pytest.approx(p_values)
+    ranked = sorted(p_values)
+    assert found.pairs[p_values.index(ranked[0])].p_holm == pytest.approx(3 * ranked[0])
+
+
+def test_on_images_the_share_of_the_seeds_is_compared(sweep: Path) -> None:
+    (pair,) = built(sweep, compare=["kernel_size=5,3 dropout=0.0"]).pairs
+    shares = []
+    for pattern in ("*=0.0--*=5--*", "*=0.0--*=3--*"):
+        right = []
+        for run in sweep.glob(pattern):
+            with np.load(run / "predictions.npz") as saved:
+                right.append(saved["logits"].argmax(1) == saved["labels"])
+        shares.append(np.mean(right, 0))
+    expected = stats.ttest_rel(*shares)
+    assert pair.images is not None and pair.images.images == 4000
+    assert pair.images.difference.p_value == pytest.approx(expected.pvalue)
+    assert pair.images.difference.mean == pytest.approx(shares[0].mean() - shares[1].mean())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model.kernel_size=3", "is not understood: give keys with the two values"),
+        ("kernel_size", "is not understood"),
+        ("kernel_size=3,7", "names no two settings .* model.kernel_size=3,5"),
+        ("lr=1,2", "names no two settings"),
+    ],
+)
+def test_a_pair_that_cannot_be_is_refused(sweep: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        built(sweep, compare=[text])
+
+
+def test_the_keys_of_the_map_can_be_chosen(sweep: Path) -> None:
+    (found,) = built(sweep, map=("dropout", "kernel_size")).sections[0].maps
+    assert (found.row_key, found.column_key) == ("model.dropout", "model.kernel_size")
+    with pytest.raises(
+        ConfigError, match=r"--map lr,dropout cannot be drawn, as nothing varies lr"
+    ):
+        built(sweep, map=("lr", "dropout"))
+
+
+def test_networks_are_compared_across_sweeps_if_that_is_asked(tmp_path: Path) -> None:
+    for model, channels in (("cnn5x5_single", [32]), ("cnn3x3", [32, 64])):
+        config = {"model.name": model, "model.channels": channels}
+        write_sweep(tmp_path / model, {"model.dropout": [0.0, 0.5]}, 3, images=300, config=config)
+    assert len(built(tmp_path).sections) == 2
+    found = built(tmp_path, compare=["model=cnn3x3,cnn5x5_single dropout=0.5"])
+    (pair,) = found.pairs
+    assert pair.names == ("model=cnn3x3 less cnn5x5_single", "dropout=0.5")
+    assert len(found.sections) == 1
+
+
+def test_a_single_seed_each_is_said_to_tell_nothing(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "one", AXES, 1, better_by_kernel, images=400)
+    found = built(tmp_path / "one", compare=["kernel_size=5,3 dropout=0.0"])
+    (section,) = found.sections
+    assert section.best is None and not section.candidates
+    assert "cannot be told" in verdict(section)
+    assert "Give each several seeds" in section.outlook[0]
+    (pair,) = found.pairs
+    assert pair.p_holm is None
+    # What single networks can be asked is McNemar's question.
+    assert pair.images is not None and pair.images.mcnemar is not None
+    text = as_markdown(found)
+    assert "There is no ±" in text and "not told" in text
+
+
+def test_a_deviation_that_stands_out_changes_the_method_and_is_said(copy: Path) -> None:
+    for seed in range(4):
+        run = copy / f"model.dropout=0.0--model.kernel_size=3--seed={seed}"
+        change(run, test_accuracy=0.9 + 0.02 * seed)
+    (section,) = built(copy).sections
+    assert "Welch's test against each other setting" in verdict(section)
+    assert "(Cochran's test, p < 0.0001)" in plus_minus(section)
+    assert section.outlook == [
+        "More seeds tell most where the deviation between them is largest: dropout=0.0 "
+        "kernel_size=3, with 2.58 points."
+    ]
+    # Which the calm settings do not pay for.
+    calm = next(row for row in section.rows if row.values == ["0.25", "5"])
+    own = values_of(copy, "*=0.25--*=5--*")
+    low, high = stats.t.interval(0.95, 3, np.mean(own), stats.sem(own))
+    assert calm.estimate.reach == pytest.approx((high - low) / 2)
+
+
+def test_what_is_missing_is_said_before_anything_else(copy: Path) -> None:
+    runs = sorted(path for path in copy.iterdir() if path.is_dir())
+    shutil.rmtree(runs[0])
+    change(runs[1], status="failed", error="The loss is NaN.")
+    found = built(copy)
+    (section,) = found.sections
+    told = missing(section)
+    assert told.startswith("Incomplete: 2 of 16 runs are missing (1 waiting, 1 failed): ")
+    assert [row.setting.n for row in section.rows].count(2) == 1
+    assert "Settings have 2 to 4 seeds." in section.notes
+    assert [why for _, why in found.uncounted] == ["waiting", "failed: The loss is NaN."]
+    (what, command), *_ = rest_commands(section)
+    assert what == "do the rest of kernels" and command.startswith("python train.py -m model=")
+    assert as_markdown(found).index("Incomplete") < as_markdown(found).index("What each key does")
+
+
+def test_the_command_for_more_seeds_trains_what_may_be_the_best(sweep: Path) -> None:
+    (section,) = built(sweep).sections
+    (_, command), *_ = rest_commands(section)
+    parts = command.split()
+    assert "model.kernel_size=5" in parts and "model.dropout=0.0,0.25" in parts
+    assert "'seed=range(0,8)'" in parts and "sweep.name=kernels" in parts
+    assert command.count("seed=") == command.count("kernel_size=") == 1
+
+
+def test_what_runs_mix_is_said(copy: Path) -> None:
+    runs = sorted(path for path in copy.iterdir() if path.is_dir())
+    for run in runs[:4]:
+        change(run, precision="fp32", device="NVIDIA H100", git_commit="0" * 40)
+    change(runs[5], warning="This network cannot be relied on.", validation="test")
+    change(runs[6], git_changes=" M train.py")
+    notes = "\n".join(built(copy).sections[0].notes)
+    assert "These runs mix precisions: bf16 (12), fp32 (4); a difference between settings" in notes
+    assert "mix devices: AMD EPYC, 2 threads (12), NVIDIA H100 (4)" in notes
+    assert "mix commits of the code" in notes
+    assert "1 of 16 runs are validated on the test set" in notes
+    assert f"networks that learnt next to nothing, and are counted: {runs[5].name}" in notes
+    assert "1 of 16 runs are of code with changes that are not committed." in notes
+
+
+def test_runs_without_the_figure_are_listed_and_not_counted(copy: Path) -> None:
+    run = next(path for path in sorted(copy.iterdir()) if path.is_dir())
+    change(run, test_loss=float("inf"))
+    found = built(copy, metric="test_loss")
+    assert [(r.path, why) for r, why in found.uncounted] == [(run, "it has no test loss")]
+    assert sum(setting.n for setting in found.sections[0].section.settings) == 15
+
+
+def test_nothing_completed_is_refused_in_a_sentence(copy: Path) -> None:
+    for run in copy.iterdir():
+        if run.is_dir():
+            change(run, status="failed")
+    with pytest.raises(ConfigError, match="None of these 16 runs is completed"):
+        built(copy)
+
+
+def test_predictions_that_are_gone_leave_out_the_comparison_on_images(copy: Path) -> None:
+    for run in copy.glob("*=3--*"):
+        (run / "predictions.npz").write_bytes(b"damaged")
+    (section,) = built(copy).sections
+    compared = {row.setting.values["model.kernel_size"]: row.images for row in section.rows[1:]}
+    assert compared[5] is not None and compared[3] is None
+
+
+# --- Files ------------------------------------------------------------------------------------
+
+
+def test_the_table_and_json_have_what_the_report_says(sweep: Path) -> None:
+    found = built(sweep, compare=["kernel_size=5,3"])
+    (section,) = found.sections
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    told = json.loads(as_json(found))
+    assert len(rows) == len(told["sections"][0]["settings"]) == 4
+    for row, line, plain in zip(section.rows, rows, told["sections"][0]["settings"], strict=True):
+        assert float(line["test_accuracy_mean"]) == row.estimate.mean == plain["mean"]
+        assert row.estimate.reach is not None
+        assert float(line["test_accuracy_low"]) == row.estimate.mean - row.estimate.reach
+        assert line["may_be_best"] == str(row.is_candidate)
+        assert line["seeds"] == "0 1 2 3"
+        assert line["model.kernel_size"] == str(row.setting.values["model.kernel_size"])
+        assert plain["settings"] == dict(row.setting.values)
+    assert [pair["p_holm"] for pair in told["pairs"]] == [pair.p_holm for pair in found.pairs]
+
+
+def test_the_command_writes_three_files_and_shows_the_verdict(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["report", str(sweep), "--compare", "kernel_size=5,3"])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.md", "report.csv"}
+    shown = " ".join(done.output.split())
+    assert "2 of 4 settings cannot be ruled out as the best" in shown
+    assert "kernel_size by dropout" in shown and "different" in shown
+    assert "Written: report.html, report.md, report.csv" in shown
+    quiet = CliRunner().invoke(app, ["report", str(sweep), "--json", "--out", "elsewhere"])
+    assert json.loads(quiet.output)["metric"] == "test_accuracy"
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 3
+
+
+@pytest.mark.parametrize("package", ["scipy", "jinja2"])
+def test_what_is_not_installed_is_told_with_the_extra_that_has_it(package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; sys.argv = ['mnist-bench', 'report']\n"
+        "from mnist_bench.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"A report takes {package}, which is not installed: pip install 'mnist-bench[reports]'\n"
+    )
+
+
+def test_the_python_function_does_the_same(sweep: Path, tmp_path: Path) -> None:
+    found = report([sweep], Options(metric="val_accuracy"), out=tmp_path / "new" / "folder")
+    assert found.sections[0].measure.title == "validation accuracy, %"
+    text = (tmp_path / "new" / "folder" / "report.md").read_text()
+    assert "| validation accuracy, % |" in text
+    assert all(row.label in text or row.values[0] in text for row in found.sections[0].rows)
