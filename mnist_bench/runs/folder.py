@@ -1,7 +1,6 @@
 """A run's folder: every path of it, whole files, and its owner; see outputs/README.md."""
 
 import errno
-import fcntl
 import itertools
 import json
 import os
@@ -170,6 +169,8 @@ class RunFolder:
         """
         if not self.owner.exists():
             return False
+        import fcntl  # Unix alone has it, and the package is imported anywhere
+
         try:
             with (self.path / ".lock").open() as file:  # which takes no right to write
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
 """Composing the jobs of a sweep for Hydra's launchers: each combination of files once."""
 
-import pickle
+import copy
 from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -34,8 +34,7 @@ class JobLoader:
 
     def __init__(self, loader: Any):
         self.loader = loader
-        # Pickled: read again, a configuration is there several times sooner than by a deepcopy.
-        self.composed: dict[tuple[str, ...], bytes] = {}
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name == "loader":  # asked for while it is unpickled
@@ -53,8 +52,8 @@ class JobLoader:
         files = [str(o.input_line) for o in overrides if o not in values]
         key = (*map(str, master_config.hydra.overrides.hydra), *files)
         if key not in self.composed:
-            self.composed[key] = pickle.dumps(self.loader.load_sweep_config(master_config, files))
-        job: DictConfig = pickle.loads(self.composed[key])
+            self.composed[key] = self.loader.load_sweep_config(master_config, files)
+        job = copy.deepcopy(self.composed[key])
         ConfigLoaderImpl._apply_overrides_to_config(values, job)
         own = [override for override in overrides if not override.is_hydra_override()]
         of_hydra = [str(o.input_line) for o in overrides if o.is_hydra_override() and o in values]
