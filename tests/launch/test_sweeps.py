@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mnist_bench.errors import ConfigError, DataError
-from mnist_bench.runs.checkpoint import epochs_begun, read_checkpoint
+from mnist_bench.runs.checkpoint import epochs_begun, read_last
+from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.load import load
 from tests.support.sweeps import NAMED, sweep_of, when_trained
 from tests.support.train_command import (
@@ -62,7 +63,7 @@ def test_a_run_that_is_in_use_is_refused_with_its_owner(tmp_path, mnist_root):
         (sentence,) = refused.stderr.splitlines()
         assert f"run is in use by process {owner.pid} on " in sentence
         owner.kill()
-    begun = epochs_begun(read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt"))
+    begun = epochs_begun(read_last(RunFolder(tmp_path / "run"), print))  # killed while it saved?
     more = f"trainer.epochs={begun + 1}"
     again = run_train("resume=run", more, cwd=tmp_path, data_root=mnist_root)
     assert again.returncode == 0, again.stderr
