@@ -82,7 +82,7 @@ def collect(paths: Sequence[Path | str] = ()) -> list[FoundRun]:
     """
     found: dict[str, FoundRun] = {}
     asked = [str(path) for path in paths] or [str(OUTPUTS)]
-    with _without_garbage_collection():
+    with without_garbage_collection():
         for path in asked:
             for folder in _expand(path):
                 for run in _runs_in(folder):
@@ -96,7 +96,7 @@ def collect(paths: Sequence[Path | str] = ()) -> list[FoundRun]:
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """Thousands of summaries that all stay would be searched for garbage again and again."""
     was_on = gc.isenabled()
     gc.disable()

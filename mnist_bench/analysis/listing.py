@@ -17,7 +17,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mnist_bench.analysis.collect import FoundRun, collect
+from mnist_bench.analysis.collect import FoundRun, collect, without_garbage_collection
 from mnist_bench.analysis.settings import as_typed, differences, settings_of, short_keys
 from mnist_bench.loggers.console import Screen, info
 
@@ -45,6 +45,7 @@ class ListedRun:
         return {**asdict(self), "path": str(self.path), "started": moment}
 
 
+@without_garbage_collection()
 def list_runs(paths: Sequence[Path | str] = ()) -> list[ListedRun]:
     """Return the runs in folders of runs, sweeps or searches, or above them, newest first.
 
