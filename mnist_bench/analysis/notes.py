@@ -88,7 +88,8 @@ def on_grid(section: Section, effects: int) -> list[str]:
     there = len(section.settings)
     if effects and there < combinations:
         notes.append(
-            f"The grid has gaps: {there} of its {combinations} combinations have completed runs. "
+            f"The grid has gaps: {there} of the {combinations} combinations of values that any "
+            f"completed run has are there. "
             f"Means over a key take in only settings that are there at all of its values."
         )
     elif len(section.axes) > 1 and not effects:

@@ -15,8 +15,9 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from mnist_bench.analysis.sweeps import SweepFolder
 from mnist_bench.config.compose import CONF
-from mnist_bench.config.identity import Role, changeable, role
+from mnist_bench.config.identity import Role, changeable, computed, digest, role
 from mnist_bench.config.parts import TARGET, beside, config_dirs, refuse_unknown_source, search_in
 from mnist_bench.config.read import load_config, own_parts, saved_choices, to_config
 from mnist_bench.config.schema import TrainConfig
@@ -248,6 +249,7 @@ def _adopt_run(config: DictConfig) -> None:
             f"trainer.epochs={saved.trainer.epochs} is less than {folder} has begun: give "
             f"{begun} or more."
         )
+    _refuse_to_leave_its_sweep(folder, checked)
     if changes:
         _write_changes(changes, folder.config, saved.logger)
     saved.resume = str(folder)
@@ -256,6 +258,17 @@ def _adopt_run(config: DictConfig) -> None:
     config.hydra.run.dir = str(folder)
     # The folder's own .hydra, with the choices and overrides of its first start, stays.
     config.hydra.output_subdir = None
+
+
+def _refuse_to_leave_its_sweep(folder: RunFolder, checked: TrainConfig) -> None:
+    """Refuse to make a run another one than its sweep has asked for, which would miss it."""
+    sweep = SweepFolder(folder.path.resolve().parent)
+    names, name = sweep.names(), folder.path.resolve().name
+    if name in names.values() and names.get(digest(computed(flatten(checked)))) != name:
+        raise ConfigError(
+            f"resume={folder} with other settings would be missing in the sweep "
+            f"{sweep.path.name}: copy the folder to another place, and resume it there."
+        )
 
 
 # What this process has taken and keeps until it ends.

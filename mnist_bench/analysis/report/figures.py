@@ -252,14 +252,15 @@ def _curve_figure(curves: Curves, low: float, high: float, title: str) -> Drawin
     y = Scale(low / 1.1, high * 1.1, bottom, top, is_log=True)
     epochs = curves.values[COLUMNS[0]].shape[1]
     x = Scale(1, epochs, left, right)
-    for tick in y.ticks(5):
+    ticks = [tick for tick in y.ticks(5) if y(low) - y(tick) > 12]
+    for tick in [float(f"{low:.2g}"), *ticks]:  # of few decades no round one may be near the end
         drawing.line(left, y(tick), right, y(tick), "grid")
         drawing.text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end")
     for tick in sorted({max(1, round(tick)) for tick in x.ticks(6)} | {1, epochs}):
         if tick in (1, epochs) or x(epochs) - x(tick) > 24:
             drawing.text(x(tick), bottom + 15, str(tick), "tick", "middle")
     drawing.text((left + right) / 2, bottom + 33, "epoch", "axis", "middle")
-    drawing.turned_text(11, (top + bottom) / 2, "loss")
+    drawing.turned_text(11, (top + bottom) / 2, "loss, log scale")
     for column, kind in zip(COLUMNS, ("train", "val"), strict=True):
         table = curves.values[column]
         places = [x(epoch) for epoch in range(1, epochs + 1)]

@@ -100,7 +100,7 @@ def use_commands(report: "SectionReport") -> list[tuple[str, str]]:
             ("predict your own images", f"mnist-bench predict {path} IMAGE.png"),
             ("see where it errs", f"mnist-bench evaluate {path}"),
         ]
-    if run.can_go_on:
+    if run.can_go_on and report.best_run.sweep is None:  # else it would be missing there
         epochs = 2 * int(report.best_run.summary["epochs"])
         begin = " ".join(begin_command([]))
         commands.append(("train it on", f"{begin} resume={path} trainer.epochs={epochs}"))

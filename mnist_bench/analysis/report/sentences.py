@@ -8,7 +8,7 @@ from mnist_bench.analysis.measures import Measure
 from mnist_bench.analysis.notes import what_is_missing
 from mnist_bench.analysis.pairs import NamedPair
 from mnist_bench.analysis.report.build import Report, Row, SectionReport
-from mnist_bench.analysis.settings import as_typed
+from mnist_bench.analysis.settings import SEED, as_typed
 from mnist_bench.analysis.statistics import Interval
 from mnist_bench.loggers.console import format_seconds
 from mnist_bench.runs.standing import State
@@ -40,6 +40,25 @@ def overview(report: Report) -> str:
             f"thrown together"
         )
     return f"{told}."
+
+
+def same_of_all(report: SectionReport) -> str:
+    """Return what command lines set for all runs alike, and how many images there were."""
+    summaries = [run.summary for run in report.section.runs]
+    swept = {*report.section.axes, SEED}
+    lines = [
+        line
+        for line in summaries[0].get("overrides", ())
+        if line.partition("=")[0].lstrip("+") not in swept
+        and all(line in summary.get("overrides", ()) for summary in summaries)
+    ]
+    counts = [
+        f"{summaries[0][key]:,} {what}"
+        for key, what in (("train_images", "training images"), ("test_images", "test images"))
+        if len({summary.get(key) for summary in summaries}) == 1 and summaries[0].get(key)
+    ]
+    told = [f"all runs with {' '.join(lines)}"] * bool(lines) + [", ".join(counts)] * bool(counts)
+    return f"{told[0][0].upper()}{'; '.join(told)[1:]}." if told else ""
 
 
 def missing(report: SectionReport) -> str:
@@ -288,10 +307,11 @@ def duration(seconds: float) -> str:
 def best_run(report: SectionReport) -> str:
     """Return which run is the best by validation, with its figures."""
     summary = report.best_run.summary
+    luck = " The best of several seeds is partly luck." * (len(report.section.runs) > 1)
     return (
-        f"{report.best_run.path}: lowest validation loss, {summary['val_loss']:.4f}; validation "
-        f"accuracy {summary['val_accuracy']:.2%}, test accuracy {summary['test_accuracy']:.2%}. "
-        f"The best of several seeds is partly luck."
+        f"{report.best_run.path}: lowest validation loss, {summary['val_loss']:.4f}, as the test "
+        f"set is not for choosing; validation accuracy {summary['val_accuracy']:.2%}, test "
+        f"accuracy {summary['test_accuracy']:.2%}.{luck}"
     )
 
 

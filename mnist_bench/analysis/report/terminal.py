@@ -46,6 +46,7 @@ def show(report: Report) -> None:
 
 def _show_section(report: SectionReport) -> None:
     _heading(report.section.title)
+    info(sentences.same_of_all(report), style="dim")
     if told := sentences.missing(report):
         info(told, style="bold red")
     _lines(report.notes, style="yellow")

@@ -39,7 +39,7 @@ def as_markdown(report: Report) -> str:
 
 
 def _section(report: SectionReport) -> list[str]:
-    parts = [f"## {report.section.title}"]
+    parts = [f"## {report.section.title}", markdown.paragraph(sentences.same_of_all(report))]
     if told := sentences.missing(report):
         parts.append(f"**{told}**")
     parts.append(_list(report.notes))

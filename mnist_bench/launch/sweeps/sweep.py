@@ -257,6 +257,7 @@ class Sweep:
         self._keep_what_is_wished()
         completed, failed = states.count(State.completed), states.count(State.failed)
         tell_best(self.record, everything)
+        self._tell_of_missing_figures()
         if completed < len(states):
             left = len(states) - completed - failed
             told = [f"{completed} of {len(states)} runs are completed"]
@@ -264,6 +265,22 @@ class Sweep:
             info(f"{', '.join(told)}. To go on: {self.command()}")
         write_csv(self.record.path / "sweep.csv", self.record.varied(), everything)
         return failed > 0
+
+    def _tell_of_missing_figures(self) -> None:
+        """Name runs of earlier commands that were killed before they had drawn all."""
+        if not self.config.trainer.figures:
+            return
+        without = [
+            os.path.relpath(self._folder(job).path)
+            for job in self.jobs
+            if self.names[job.digest] not in self.attempted
+            and self._state(job) is State.completed
+            and not self._folder(job).figures.is_dir()
+        ]
+        if without:
+            few = without if len(without) <= 3 else [os.path.relpath(self.record.path)]
+            command = shlex.join(["mnist-bench", "figures", *few])
+            info(f"Without figures: {len(without)} of the runs. To draw them: {command}")
 
     def _keep_what_is_wished(self) -> None:
         """Remove checkpoints of runs that were completed by earlier commands, too."""
