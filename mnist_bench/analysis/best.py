@@ -35,8 +35,13 @@ class Pooled:
 
 
 def pooled_deviation(samples: Sequence[ArrayLike]) -> Pooled:
-    """Return s = sqrt(sum of squares within / freedom) of samples of any sizes."""
+    """Return s = sqrt(sum of squares within / freedom) of samples of any sizes.
+
+    Samples of one value again and again, as networks give that learnt nothing, are left out if
+    others vary: they tell nothing of how much those do.
+    """
     arrays = [np.asarray(sample, np.float64) for sample in samples]
+    arrays = [a for a in arrays if np.ptp(a) > 0] or arrays
     freedom = sum(len(a) - 1 for a in arrays)
     if freedom < 1:
         return Pooled(None, freedom)

@@ -105,9 +105,9 @@ def largest_variance_p(
 
 
 def _unequal_p(samples: Sequence[NDArray[np.float64]]) -> float | None:
-    """Return the p value of equal deviations; None of fewer than two settings with two seeds."""
-    several = [s for s in samples if len(s) > 1]
-    if sum(np.ptp(s) > 0 for s in several) < 2:
+    """Return the p value of equal deviations; None of fewer than two settings that vary."""
+    several = [s for s in samples if np.ptp(s) > 0]  # the others are not in the pool
+    if len(several) < 2:
         return None
     variances = np.array([s.var(ddof=1) for s in several])
     return float(largest_variance_p(variances, np.array([len(s) for s in several])))

@@ -3,7 +3,7 @@
 R runs, N images, K classes. All is read from predictions.npz; no network is computed.
 """
 
-import zipfile
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mnist_bench.analysis.images import DAMAGED
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.records import read_summary
@@ -82,7 +83,10 @@ def combine_runs(given: Sequence[str | Path]) -> Ensemble:
         ConfigError: there are not two runs, one of them was not tested, or not on the same images.
         DataError: a predictions.npz is damaged.
     """
-    folders = list(dict.fromkeys(run for path in map(Path, given) for run in _runs_in(path)))
+    found: dict[Path, Path] = {}  # each once, however it was spelt
+    for run in itertools.chain.from_iterable(map(_runs_in, map(Path, given))):
+        found.setdefault(run.resolve(), run)
+    folders = list(found.values())
     if len(folders) < 2:
         raise ConfigError("An ensemble takes two runs or more: give their folders.")
     members = [read_member(folder) for folder in folders]
@@ -121,6 +125,8 @@ def majority(predicted_RN: NDArray[np.int64], mean_NK: NDArray[np.float64]) -> N
 
 def _runs_in(path: Path) -> list[Path]:
     """Return the run at a path, or the tested runs below it, if it is a sweep."""
+    if not path.is_dir():
+        raise ConfigError(f"{path} is not there: give the folders of runs, or of a sweep.")
     folder = RunFolder(path)
     if folder.holds_a_run or folder.predictions.is_file():
         return [path]
@@ -140,11 +146,13 @@ def read_member(run: Path) -> Member:
             logits_NK, labels_N = saved["logits"].astype(np.float64), saved["labels"]
         if labels_N.ndim != 1 or logits_NK.ndim != 2 or len(logits_NK) != len(labels_N):
             raise ValueError(f"logits of shape {logits_NK.shape}, labels of {labels_N.shape}")
+        if not logits_NK.shape[1] or not np.isfinite(logits_NK).all():
+            raise ValueError("there are logits that are no numbers, or none")
     except FileNotFoundError as error:
         raise ConfigError(
             f"{run} has no {path.name}: it is not the folder of a run that was tested."
         ) from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise DataError(
             f"{path} is damaged ({error}): train that run again, or leave it out."
         ) from error

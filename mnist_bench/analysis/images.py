@@ -29,6 +29,18 @@ class OnImages:
     mcnemar: McNemar | None
 
 
+# What reading a predictions.npz may raise, whatever is in its place.
+DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    zipfile.BadZipFile,
+)
+
+
 class RightImages:
     """Which test images runs get right; each setting's predictions are read once."""
 
@@ -53,11 +65,11 @@ def _shares(
         try:
             with np.load(RunFolder(run.path).predictions) as saved:
                 own, predicted = saved["labels"], saved["logits"].argmax(1)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except DAMAGED:
             return None
         if labels_N is None:
             labels_N = own
-        if not np.array_equal(own, labels_N):
+        if not np.array_equal(own, labels_N) or predicted.shape != own.shape:
             return None
         right.append(predicted == own)
     return None if labels_N is None else (labels_N, np.mean(right, 0))

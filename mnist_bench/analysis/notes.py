@@ -4,8 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mnist_bench.analysis.collect import FoundRun
-from mnist_bench.analysis.settings import Section
+from mnist_bench.analysis.settings import Section, Setting
 
 # Of a run, what may move its figures without being a setting; by the plural that names it.
 CIRCUMSTANCES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -39,6 +42,19 @@ def notes_on(section: Section) -> list[str]:
             f"which the newest counts: {names} left out."
         )
     return notes
+
+
+def on_spread(settings: Sequence[Setting], samples: Sequence[NDArray[np.float64]]) -> list[str]:
+    """Return which settings have one value with all seeds, if others vary."""
+    fixed = [
+        s for s, sample in zip(settings, samples, strict=True) if s.n > 1 and not np.ptp(sample)
+    ]
+    if not fixed or not any(np.ptp(sample) > 0 for sample in samples):
+        return []
+    return [
+        f"{len(fixed)} of {len(settings)} settings gave the same figure with every seed: they tell "
+        f"nothing of chance, and ± is made of the others."
+    ]
 
 
 def _on_validation(section: Section) -> list[str]:

@@ -71,10 +71,12 @@ class Shown:
 
 
 def guard_streams() -> None:
-    """Let neither a closed pipe, nor a full disk behind `>`, nor an encoding end this process."""
+    """Let neither a closed stream, nor a full disk behind `>`, nor an encoding end this process."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, Shown):
+        if stream is None:  # closed by who started this
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        if not isinstance(stream, Shown):
             setattr(sys, name, Shown(stream))
     threading.excepthook = _hide_what_is_told
 

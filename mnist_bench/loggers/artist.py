@@ -30,6 +30,8 @@ MOST_WAITING = 100
 # before a process of usual priority takes over: others may keep the machine busy.
 PATIENCE, STARVED = 0.3, 5.0
 GIVE_WAY = "--give-way"
+# The signals that cost figures alone, once all runs have their results.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Artist:
@@ -75,10 +77,12 @@ class Artist:
         if self._process is None:
             return
         self._queue.put(None)
-        handler = signal.getsignal(signal.SIGINT)
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and handler is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.getsignal(number) for number in ENDING}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
         try:
             if not _has_ended(self._process, PATIENCE) and self._waiting():
                 runs = _runs(self._waiting())
@@ -89,15 +93,17 @@ class Artist:
             self._left_out += self._waiting()
         finally:
             self._tell_what_is_missing()
-            if in_main:
-                signal.signal(signal.SIGINT, handler)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             self._forget()
 
     def leave_out(self) -> None:
-        """End at once; what is not drawn yet is left out."""
+        """End at once; what is not drawn yet is left out, and told."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._left_out += self._waiting()
+            self._tell_what_is_missing()
             self._forget()
 
     def _see_to_the_end(self) -> None:
@@ -160,14 +166,15 @@ class Artist:
             more = f" (and those of {_runs(others)})" if others else ""
             self._say(f"The figures of {folder.parent.name}{more} are not drawn: {error}")
         if self._left_out:
-            where = os.path.relpath(_common(self._left_out))
             self._say(
                 f"The figures of {_runs(self._left_out)} are left out. To draw them: "
-                f"mnist-bench figures {where}"
+                f"mnist-bench figures {_common(self._left_out)}"
             )
-        elif (lost := self._waiting()) and self._errors is not None:
+        lost = [folder for folder in self._waiting() if folder not in self._left_out]
+        if lost and self._errors is not None:
             self._errors.seek(0)
-            said = self._errors.read().decode(errors="replace").strip().splitlines() or ["it ended"]
+            ended = f"their process ended. To draw them: mnist-bench figures {_common(lost)}"
+            said = self._errors.read().decode(errors="replace").strip().splitlines() or [ended]
             self._say(f"The figures of {_runs(lost)} are not drawn: {said[-1]}")
 
     def _say(self, text: str) -> None:
@@ -217,7 +224,7 @@ def _runs(folders: list[Path]) -> str:
 
 def _common(figures: list[Path]) -> str:
     """Return the run whose figures these are, or the folder that has all of the runs."""
-    return os.path.commonpath([folder.parent for folder in figures])
+    return os.path.relpath(os.path.commonpath([folder.parent.resolve() for folder in figures]))
 
 
 # --- The process that draws -------------------------------------------------------------------
@@ -270,6 +277,7 @@ def show_in_tensorboard(files: dict[str, Path], events: Path, step: int) -> None
         )
         value = Summary.Value(tag=f"figures/{name}", image=picture)
         writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=[value])))
+    writer.flush()  # which raises what closing would not
     writer.close()
 
 

@@ -32,6 +32,7 @@ from mnist_bench.config.parts import config_dirs
 from mnist_bench.config.schema import TrainConfig
 from mnist_bench.config.walk import flatten
 from mnist_bench.errors import DataError, explain_file_error, naming
+from mnist_bench.loggers.console import print_error
 from mnist_bench.runs.failures import is_out_of_memory
 from mnist_bench.runs.folder import RunFolder, atomic_write
 from mnist_bench.training.learner import Learner
@@ -75,6 +76,9 @@ class CheckpointWriter:
         self.thread.shutdown()
         if self.writing is not None and error is None:
             self.writing.result()
+        elif self.writing is not None and (failure := self.writing.exception()):
+            told = explain_file_error(failure) if isinstance(failure, OSError) else str(failure)
+            print_error(f"{told}; a run that goes on begins from what was saved before.")
 
     @property
     def has_failed(self) -> bool:
@@ -82,9 +86,10 @@ class CheckpointWriter:
         return self.writing is not None and self.writing.done() and bool(self.writing.exception())
 
     def wait(self) -> None:
-        """Wait until nothing is being written any more, whether that went well or not."""
+        """Wait until nothing is being written, and forget how that went: all is written anew."""
         if self.writing is not None:
             wait([self.writing])
+            self.writing = None
 
     def write(self, files: Mapping[Path, Content]) -> None:
         """Copy what the files are to hold, where it is, and begin to write them in this order."""

@@ -61,8 +61,16 @@ class Standing:
     damage: str = ""  # why it cannot be told, nor gone on with
 
 
-# Of a completed run, the figures without which its summary.json is not whole.
-NEEDED = ("val_loss", "train_accuracy", "val_accuracy", "test_accuracy", "train_seconds")
+# Of a completed run, what its summary.json is not whole without; and what others are, if there.
+NEEDED: dict[str, type] = {
+    **dict.fromkeys(("val_loss", "train_accuracy", "val_accuracy", "test_accuracy"), float),
+    **{"train_seconds": float, "seed": int, "device": str},
+}
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("epochs", "parameters", "test_errors"), int),
+    **dict.fromkeys(("train_loss", "test_loss", "images_per_second"), float),
+    **{"overrides": list, "config": dict, "versions": dict, "git_commit": str | None},
+}
 
 
 def standing(path: Path, digest: str | None = None) -> Standing:
@@ -74,9 +82,13 @@ def standing(path: Path, digest: str | None = None) -> Standing:
         summary = read_summary(path, digest)
         if summary.get("status") != "completed":
             return _unfinished(RunFolder(path), summary)
-        for key in NEEDED:
-            if not isinstance(summary.get(key), float):
+        for key, kind in NEEDED.items():
+            if not isinstance(summary.get(key), kind):
                 raise DataError(f"{path / SUMMARY} is damaged (it has no {key}): move {path} away.")
+        for key, kind in KINDS.items():
+            if key in summary and not isinstance(summary[key], kind):
+                told = f"its {key} is {summary[key]!r}"
+                raise DataError(f"{path / SUMMARY} is damaged ({told}): move {path} away.")
         return Standing(path.name, State.completed, summary)
     except DataError as error:
         return Standing(path.name, State.failed, {}, damage=str(error))

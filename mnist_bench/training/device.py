@@ -44,9 +44,13 @@ class Placement:
         """Move a network to the device, in channels_last layout.
 
         channels_last is the faster layout on a CPU for most of the networks
-        (`benchmarks/results/` has both), and is what tensor cores compute in.
+        (`benchmarks/results/` has both), and is what tensor cores compute in. PyTorch has it for
+        weights of up to four dimensions: a network with others stays as it is.
         """
-        return network.to(self.device).to(memory_format=torch.channels_last)
+        placed = network.to(self.device)
+        if any(parameter.ndim > 4 for parameter in network.parameters()):
+            return placed
+        return placed.to(memory_format=torch.channels_last)
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":

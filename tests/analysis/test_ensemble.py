@@ -66,7 +66,8 @@ def test_of_equally_many_votes_the_mean_decides() -> None:
 def test_a_sweep_stands_for_its_runs_and_none_counts_twice(labels, tmp_path) -> None:
     for n in range(3):
         write_run(tmp_path / "sweep" / f"seed={n}", labels, n)
-    found = combine_runs([tmp_path / "sweep", tmp_path / "sweep" / "seed=1"])
+    again = tmp_path / "sweep" / ".." / "sweep" / "seed=1"
+    found = combine_runs([tmp_path / "sweep", tmp_path / "sweep" / "seed=1", again])
     assert [run.name for run in found.runs] == ["seed=0", "seed=1", "seed=2"]
 
 

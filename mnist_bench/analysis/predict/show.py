@@ -42,7 +42,7 @@ class Lines:
     def line(self, answer: Answer) -> Text:
         """Return label, probability and what comes next, of an answer without an error."""
         (label, share), *others = answer.top
-        path = _shortened(str(answer.path), self.path_width)
+        path = _shortened(_printable(str(answer.path)), self.path_width)
         rest = "   ".join(
             f"{name:>{self.name_width}} {as_percent(part):>6}" for name, part in others
         )
@@ -70,7 +70,7 @@ def card(answer: Answer, in_colour: bool) -> Table:
     table = Table.grid(padding=(0, 0, 0, 3))
     table.add_column(min_width=min(answer.seen.shape[1], PICTURE_COLUMNS), no_wrap=True)
     table.add_column(overflow="fold")
-    path = Text(answer.path.name, "bold")
+    path = Text(_printable(answer.path.name), "bold")
     table.add_row(blocks(answer.seen, in_colour), Group(path, Text(), _bars(answer)))
     return table
 
@@ -157,8 +157,15 @@ def draw_sheet(answers: Sequence[Answer], path: Path) -> None:
         (label, share), *_ = answer.top
         colour = "#b45309" if share < DOUBTFUL else "#111827"
         draw.text((x, y + TILE + 4), f"{label}   {as_percent(share)}", colour, label_font)
-        name = answer.path.name
+        name = _printable(answer.path.name)
         while name and draw.textlength(name, small_font) > TILE:
             name = f"{name.rstrip('…')[:-1]}…"
         draw.text((x, y + TILE + 23), name, "#6b7280", small_font)
     sheet.save(path, "PNG", optimize=True)
+
+
+def _printable(name: str) -> str:
+    """Return a file's name without line ends and what else a terminal would obey."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name
+    )

@@ -20,7 +20,7 @@ from mnist_bench.analysis.effects import (
 )
 from mnist_bench.analysis.images import OnImages, RightImages, compare_on_images
 from mnist_bench.analysis.measures import Measure, find_measure
-from mnist_bench.analysis.notes import notes_on, on_grid
+from mnist_bench.analysis.notes import notes_on, on_grid, on_spread
 from mnist_bench.analysis.pairs import NamedPair, keys_in, named_pairs
 from mnist_bench.analysis.report.outlook import outlook_of, pair_outlook
 from mnist_bench.analysis.settings import (
@@ -166,6 +166,11 @@ def _why_uncounted(run: FoundRun, measure: Measure) -> str:
     return ""
 
 
+def _val_loss(run: FoundRun) -> float:
+    loss = float(run.summary["val_loss"])
+    return math.inf if math.isnan(loss) else loss
+
+
 def _section_report(
     section: Section, measure: Measure, options: Options, right: RightImages
 ) -> SectionReport:
@@ -206,8 +211,8 @@ def _section_report(
         effects,
         maps,
         [curves for curves in drawn if curves is not None],
-        min(section.runs, key=lambda run: float(run.summary["val_loss"])),
-        [*notes_on(section), *on_grid(section, len(effects))],
+        min(section.runs, key=_val_loss),
+        [*notes_on(section), *on_spread(settings, samples), *on_grid(section, len(effects))],
     )
     report.outlook = outlook_of(report)
     return report

@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.analysis.effects import Chance
@@ -115,21 +116,29 @@ def rest_commands(report: "SectionReport") -> list[tuple[str, str]]:
             continue
         if any(run.sweep == sweep for run in report.section.unfinished):
             commands.append((f"do the rest of {sweep.name}", command))
-        elif len(report.candidates) > 1:
-            commands.append((f"more seeds, in {sweep.name}", _with_more_seeds(command, report)))
+        elif len(report.candidates) > 1 and any(
+            run.sweep == sweep for row in report.candidates for run in row.setting.runs
+        ):
+            commands.append(
+                (f"more seeds, in {sweep.name}", _with_more_seeds(command, sweep, report))
+            )
     return commands
 
 
-def _with_more_seeds(command: str, report: "SectionReport") -> str:
+def _with_more_seeds(command: str, sweep: Path, report: "SectionReport") -> str:
     """Return a sweep's command for the settings that may be the best, with twice the seeds."""
+    rows = [row for row in report.candidates if any(run.sweep == sweep for run in row.setting.runs)]
     axes = {
-        key: [v for v in values if any(row.setting.values[key] == v for row in report.candidates)]
+        key: [value for value in values if any(row.setting.values[key] == value for row in rows)]
         for key, values in report.section.axes.items()
+        if key in SweepFolder(sweep).varied() or len(report.sweeps) == 1
     }
-    seeds = [seed for setting in report.section.settings for seed in setting.seeds]
-    first, last = min(seeds), max(seeds)
+    seeds = sorted({seed for row in rows for seed in row.setting.seeds})
+    more = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + len(seeds))]
     own = [f"{key}={','.join(map(as_typed, values))}" for key, values in axes.items()]
-    own.append(f"{SEED}=range({first},{2 * last - first + 2})")
+    in_order = more == list(range(more[0], more[-1] + 1))
+    listed = f"range({more[0]},{more[-1] + 1})" if in_order else ",".join(map(str, more))
+    own.append(f"{SEED}={listed}")
     replaced = {line.partition("=")[0] for line in own}
     kept = [part for part in shlex.split(command) if part.partition("=")[0] not in replaced]
     return " ".join(map(shlex.quote, [*kept, *own]))

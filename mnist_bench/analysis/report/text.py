@@ -39,7 +39,10 @@ def as_markdown(report: Report) -> str:
 
 
 def _section(report: SectionReport) -> list[str]:
-    parts = [f"## {report.section.title}", markdown.paragraph(sentences.same_of_all(report))]
+    parts = [
+        f"## {_no_html(report.section.title)}",
+        markdown.paragraph(sentences.same_of_all(report)),
+    ]
     if told := sentences.missing(report):
         parts.append(f"**{told}**")
     parts.append(_list(report.notes))
@@ -76,7 +79,13 @@ def _table(found: Table, text_columns: int = 1) -> str:
 
 
 def _list(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {_no_html(line)}" for line in lines)
+
+
+def _no_html(text: str) -> str:
+    """Return text that a name in it does not make HTML of; code between backticks stays."""
+    parts = text.split("`")
+    return "`".join(p if n % 2 else p.replace("<", "&lt;") for n, p in enumerate(parts))
 
 
 # --- For other programs -----------------------------------------------------------------------

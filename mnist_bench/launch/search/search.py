@@ -35,6 +35,8 @@ from mnist_bench.loggers.console import info, print_error
 from mnist_bench.runs import session
 from mnist_bench.runs.folder import InUse, make_folder
 from mnist_bench.runs.prepare import prepare
+from mnist_bench.runs.standing import read_summary
+from mnist_bench.training.interrupt import Stopped
 from mnist_bench.training.loop import EpochRecord
 
 # How often trials are looked at that other processes work on, in seconds.
@@ -145,6 +147,12 @@ class Search:
                     raise Pruned
         except Pruned:
             self.study.study.tell(number, state=TrialState.PRUNED)
+        except Stopped:
+            runs = [read_summary(run) for run in self.study.runs_of(number)]
+            if all(run.get("status") == "completed" for run in runs):  # the signal came behind them
+                loss = statistics.fmean(run["val_loss"] for run in runs)
+                self.study.study.tell(number, loss)
+            raise
         except (InUse, FileError, OSError):
             raise  # not the trial's fault: it goes on when the same command is given again
         except Exception as error:
