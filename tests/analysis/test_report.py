@@ -218,6 +218,50 @@ def test_the_command_for_more_seeds_trains_what_may_be_the_best(sweep: Path) -> 
     assert command.count("seed=") == command.count("kernel_size=") == 1
 
 
+def test_more_seeds_are_as_many_again_whatever_those_at_hand_are(copy: Path) -> None:
+    for run in copy.glob("*--seed=3"):
+        config = json.loads((run / "summary.json").read_text())["config"]
+        change(run, seed=1000, config={**config, "seed": 1000})
+    commands = dict(rest_commands(built(copy).sections[0]))
+    assert "seed=0,1,2,1000,1001,1002,1003,1004" in commands["more seeds, in kernels"]
+
+
+def test_settings_that_learnt_nothing_make_no_interval_smaller(copy: Path) -> None:
+    """Networks at chance have one figure with every seed, which tells nothing of the others."""
+    for run in copy.glob("model.dropout=0.0--model.kernel_size=3--*"):
+        change(run, test_accuracy=0.1135)
+    section = built(copy).sections[0]
+    varying = [
+        values_of(copy, f"model.dropout={dropout}--model.kernel_size={size}--*")
+        for dropout, size in ((0.0, 5), (0.25, 3), (0.25, 5))
+    ]
+    squares = sum(np.var(values) * len(values) for values in varying)
+    assert section.chance.pooled.freedom == 9
+    assert section.chance.pooled.std == pytest.approx(np.sqrt(squares / 9))
+    assert any("1 of 4 settings gave the same figure" in note for note in section.notes)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive"], ids=["empty", "truncated", "text"])
+def test_a_predictions_file_that_cannot_be_read_spoils_nothing_else(
+    copy: Path, content: bytes
+) -> None:
+    for file in copy.glob("*--seed=0/predictions.npz"):
+        file.unlink()
+        file.write_bytes(content)
+    assert all(row.images is None for row in built(copy).sections[0].rows)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", None), ("device", 3), ("epochs", "six"), ("overrides", None)]
+)
+def test_a_summary_of_other_types_is_a_damaged_run(copy: Path, key: str, value: object) -> None:
+    change(next(copy.glob("*--seed=0")), **{key: value})
+    found = built(copy)
+    ((_, why),) = found.uncounted
+    assert "is damaged" in why and key in why
+    assert sum(row.setting.n for row in found.sections[0].rows) == 15
+
+
 def test_what_runs_mix_is_said(copy: Path) -> None:
     runs = sorted(path for path in copy.iterdir() if path.is_dir())
     for run in runs[:4]:

@@ -140,6 +140,16 @@ def test_ctrl_c_before_the_training_ends_with_its_status(tmp_path: Path) -> None
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "")
 
 
+def test_a_screen_that_is_closed_is_no_error(tmp_path):
+    """As after `>&-`, where Python has no stream at all."""
+    code = (
+        "import sys; sys.stdout = None; from mnist_bench.launch.edge import guard_streams; "
+        "guard_streams(); from mnist_bench.loggers.console import info; info('nobody sees it')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_no_module_needs_unix_to_be_imported(tmp_path: Path) -> None:
     """As where there is no fcntl, no SIGHUP and no process group."""
     modules = [

@@ -1,5 +1,6 @@
 """What cannot run is refused in one sentence, with a status, before a folder is made."""
 
+import json
 import os
 import shutil
 
@@ -148,6 +149,19 @@ def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, mnist_root):
         for words in said:
             assert words in sentence
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_a_run_of_a_sweep_is_not_made_another_one(tmp_path, mnist_root, uninterrupted):
+    """The sweep would miss it, and refuse the folder."""
+    run = tmp_path / "kernels" / "seed=0"
+    shutil.copytree(uninterrupted, run)
+    jobs = {read_summary(run)["digest"]: run.name}
+    kinds = {"shared": [], "varied": ["seed"], "moved": [], "bases": {}}
+    (run.parent / "sweep.json").write_text(json.dumps({**kinds, "jobs": jobs}))
+    refused = run_train(f'resume="{run}"', "trainer.epochs=7", cwd=tmp_path, data_root=mnist_root)
+    assert refused.returncode == 1
+    assert "would be missing in the sweep kernels" in refused.stderr
+    assert read_summary(run)["epochs"] == 5
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, mnist_root):
