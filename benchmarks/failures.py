@@ -238,10 +238,11 @@ def how_to_go_on(scenario: Scenario, cwd: Path) -> tuple[str, ...]:
 
 
 def names_the_file(said: str, operation: str) -> bool:
-    """Return whether it is said which file failed: of one to be renamed, by the name it gets; of
-    TensorBoard's, by the logger. A disk that is full may fail another one later."""
+    """Return whether it is said which file failed: of one to be renamed, by the name it gets, or
+    had; of TensorBoard's, by the logger. A disk that is full may fail another one later."""
     name = operation.split(" ")[1].removesuffix(".partial")
-    known = {name, Path(name).name, "hydra.run.dir", "hydra.sweep.dir"}
+    known = {name, name.replace(".previous.", "."), "hydra.run.dir", "hydra.sweep.dir"}
+    known |= {Path(part).name for part in known}
     known |= {"logger.tensorboard"} if ".tfevents" in name else set()
     return any(part in said for part in known) or "as the disk is full" in said
 
