@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from rich.status import Status
+
 import mnist_bench
 from mnist_bench.errors import explain_file_error
 from mnist_bench.loggers.pictures import RunPictures
@@ -52,6 +54,7 @@ class Artist:
         self._done = 0
         self._failed: dict[Path, str] = {}
         self._left_out: list[Path] = []
+        self._status: Status | None = None
 
     def start(self) -> None:
         """Start the process, unless it runs; what it lacks is told by `wait`."""
@@ -87,7 +90,8 @@ class Artist:
             if not _has_ended(self._process, PATIENCE) and self._waiting():
                 runs = _runs(self._waiting())
                 self._say(f"drawing the figures of {runs} (Ctrl-C leaves them out)")
-            self._see_to_the_end()
+            with self._counting():
+                self._see_to_the_end()
         except KeyboardInterrupt:
             self._process.kill()
             self._left_out += self._waiting()
@@ -96,6 +100,24 @@ class Artist:
             for number, handler in before.items():
                 signal.signal(number, handler)
             self._forget()
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Show on a terminal how many runs are drawn, while they are waited for."""
+        from mnist_bench.loggers.console import Screen
+
+        console = Screen().console
+        if not console.is_terminal:
+            yield
+            return
+        with console.status("") as self._status:
+            self._tell_how_many()
+            yield
+        self._status = None
+
+    def _tell_how_many(self) -> None:
+        if self._status is not None:
+            self._status.update(f"figures of {self._done} of {_runs(self._given)}")
 
     def leave_out(self) -> None:
         """End at once; what is not drawn yet is left out, and told."""
@@ -157,6 +179,7 @@ class Artist:
                 self._failed[self._given[self._done]] = error
             del self._contents[0]
             self._done += 1
+            self._tell_how_many()
 
     def _tell_what_is_missing(self) -> None:
         if self._listener is not None:
