@@ -37,10 +37,7 @@ def notes_on(section: Section) -> list[str]:
         )
     if section.repeated:
         names = _some([run.path.name for run in section.repeated])
-        notes.append(
-            f"{len(section.repeated)} more are of a setting and seed that another run has, of "
-            f"which the newest counts: {names} left out."
-        )
+        notes.append(f"Left out, as a newer run has the same setting and seed: {names}.")
     return notes
 
 

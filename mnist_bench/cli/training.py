@@ -59,6 +59,7 @@ def status(
     sweep: Annotated[Path, typer.Argument(help="The folder of a sweep or a search, or its name.")],
 ) -> None:
     """Show how the runs of a sweep, or the trials of a search, stand, also while it goes on."""
+    from mnist_bench.analysis.sweeps import FILE
     from mnist_bench.launch.search.command import find_search
     from mnist_bench.launch.sweeps.results import print_status
 
@@ -67,5 +68,8 @@ def status(
     else:
         from mnist_bench.launch.search.results import show
         from mnist_bench.launch.search.study import SharedStudy
+        from mnist_bench.loggers.console import info
 
         show(SharedStudy(search))
+        if (namesake := Path("outputs", "sweeps", sweep) / FILE).is_file():
+            info(f"A sweep has this name, too: mnist-bench status {namesake.parent}")

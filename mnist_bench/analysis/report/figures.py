@@ -202,7 +202,7 @@ def candidates_figure(report: SectionReport) -> Drawing | None:
     for tick in scale.ticks(5):
         drawing.line(scale(tick), top, scale(tick), bottom, "zero" if abs(tick) < 1e-12 else "grid")
         drawing.text(scale(tick), bottom + 15, _tick(measure, tick), "tick", "middle")
-    what = f"{measure.name} less the best other's{',' * bool(measure.unit)}{measure.unit}"
+    what = f"{measure.name}, distance from the best other{',' * bool(measure.unit)}{measure.unit}"
     drawing.text(WIDTH / 2, bottom + 33, what, "axis", "middle")
     for place, (row, pair) in enumerate(zip(rows, between, strict=True)):
         _candidate(drawing, scale, top + step * place, row, (pair[0], pair[1]), measure)

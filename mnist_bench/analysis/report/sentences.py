@@ -165,8 +165,8 @@ def effects_note(report: SectionReport) -> str:
     left_out = max((effect.left_out for effect in report.effects), default=0)
     told = (
         "The mean at each value of a key over all values of the others, each setting counting "
-        "once, and what it is more than at the first value. p is of the F test that the key makes "
-        "no difference on average."
+        "once, and how far it is from that at the first value. p is of the F test that the key "
+        "makes no difference on average."
     )
     return told + f" {_count(left_out, 'setting')} without counterparts left out." * bool(left_out)
 
@@ -186,7 +186,7 @@ def effects_table(report: SectionReport) -> tuple[list[str], list[list[str]]]:
                     p_value(effect.p_value) if place == 0 else "",
                 ]
             )
-    return ["effect of", measure.title, "less the first", "runs", "p"], rows
+    return ["effect of", measure.title, "from the first", "runs", "p"], rows
 
 
 def settings_table(report: SectionReport, most: int) -> tuple[list[str], list[list[str]]]:
@@ -245,7 +245,7 @@ def images_table(report: SectionReport) -> tuple[list[str], list[list[str]]]:
             rows.append(
                 [row.label, points(found.mean), span(found.interval), p_value(found.p_value)]
             )
-    return ["leader less", "points", "95 % interval", "p"], rows
+    return ["leader against", "points", "95 % interval", "p"], rows
 
 
 def pairs_table(report: Report) -> tuple[list[str], list[list[str]]]:
