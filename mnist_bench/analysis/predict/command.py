@@ -86,7 +86,5 @@ def _write_sheet(answers: list[Answer], path: Path, answered: int) -> None:
     except OSError as error:
         raise FileError(f"{explain_file_error(error, str(path))}.") from error
     of_all = f", of {answered:,}" if answered > len(answers) else ""
-    print(
-        f"{path}: {len(answers):,} image{'s' * (len(answers) != 1)}{of_all}, as seen by the network",
-        file=sys.stderr,
-    )
+    images = f"{len(answers):,} image{'s' * (len(answers) != 1)}{of_all}"
+    print(f"{path}: {images}, as the network saw them", file=sys.stderr)
