@@ -33,7 +33,9 @@ MOST_WAITING = 100
 PATIENCE, STARVED = 0.3, 5.0
 GIVE_WAY = "--give-way"
 # The signals that cost figures alone, once all runs have their results.
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Artist:

@@ -74,9 +74,11 @@ class CheckpointWriter:
     ) -> None:
         """Wait until everything is written; what ends a run is told before what this does."""
         self.thread.shutdown()
-        if self.writing is not None and error is None:
+        if self.writing is None:
+            return
+        if error is None:
             self.writing.result()
-        elif self.writing is not None and (failure := self.writing.exception()):
+        elif not isinstance(error, Exception) and (failure := self.writing.exception()):  # stopped
             told = explain_file_error(failure) if isinstance(failure, OSError) else str(failure)
             print_error(f"{told}; a run that goes on begins from what was saved before.")
 
