@@ -3,7 +3,7 @@
 import copy
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -97,16 +97,17 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) -> Path:
     """The folder of a run of five epochs that was saved after each. Not to be written to."""
-    cwd = tmp_path_factory.mktemp("uninterrupted")
-    process = run_train(*FIVE_EPOCHS, "hydra.run.dir=run", cwd=cwd, data_root=mnist_root)
-    assert process.returncode == 0, process.stderr
-    return cwd / "run"
+    return _train_in(tmp_path_factory.mktemp("uninterrupted"), FIVE_EPOCHS, mnist_root)
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) -> Path:
     """The folder of a run that knows digits, tested on 5,000 images. Not to be written to."""
-    cwd = tmp_path_factory.mktemp("trained")
-    process = run_train(*KNOWS_DIGITS, "hydra.run.dir=run", cwd=cwd, data_root=mnist_root)
+    return _train_in(tmp_path_factory.mktemp("trained"), KNOWS_DIGITS, mnist_root)
+
+
+def _train_in(cwd: Path, overrides: Sequence[str], data_root: Path) -> Path:
+    """Train a run to its end, and return its folder."""
+    process = run_train(*overrides, "hydra.run.dir=run", cwd=cwd, data_root=data_root)
     assert process.returncode == 0, process.stderr
     return cwd / "run"

@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
-
-from rich.status import Status
+from typing import IO, TYPE_CHECKING, Any
 
 import mnist_bench
 from mnist_bench.errors import explain_file_error
 from mnist_bench.loggers.pictures import RunPictures
+
+if TYPE_CHECKING:  # which only a command that waits for figures needs
+    from rich.status import Status
 
 # Of more runs that wait, the pictures are left out: trained faster than drawn, they would fill the
 # memory, and be waited for at the end.

@@ -147,6 +147,12 @@ def fresh_reference(name: str, seed: int, dropout: bool = True) -> keras.Sequent
 def trained_reference(name: str, seed: int, dropout: bool = True) -> keras.Sequential:
     """The same with everything that starts at 0 or 1 moved away, as training would have."""
     model = fresh_reference(name, seed, dropout)
+    move_away(model, seed)
+    return model
+
+
+def move_away(model: keras.Sequential, seed: int) -> None:
+    """Draw at random what a network starts with at 0 or 1, as training would have moved it."""
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         match variable.name:
@@ -154,7 +160,6 @@ def trained_reference(name: str, seed: int, dropout: bool = True) -> keras.Seque
                 variable.assign(rng.normal(0, 0.1, variable.shape))
             case "gamma" | "moving_variance":
                 variable.assign(rng.uniform(0.5, 2, variable.shape))
-    return model
 
 
 def to_logits(model: keras.Sequential) -> keras.Model:

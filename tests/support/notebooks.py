@@ -27,6 +27,8 @@ from keras.layers import (
 )
 from torch import Tensor
 
+from tests.support.keras_reference import move_away
+
 
 def _softmax_v2(logits):
     return jax.nn.softmax(logits)
@@ -190,13 +192,7 @@ def teach(model: keras.Sequential, inputs: np.ndarray, labels: np.ndarray, seed:
     the layers before it, drawn at random, make of the inputs. It takes no step of training.
     """
     model(inputs[:2])  # built, where its code leaves that to `fit`
-    rng = np.random.default_rng(seed)
-    for variable in model.weights:
-        match variable.name:
-            case "bias" | "beta" | "moving_mean":
-                variable.assign(rng.normal(0, 0.1, variable.shape))
-            case "gamma" | "moving_variance":
-                variable.assign(rng.uniform(0.5, 2, variable.shape))
+    move_away(model, seed)
     output = [layer for layer in model.layers if isinstance(layer, Dense)][-1]
     before = model.layers[model.layers.index(output) - 1]
     features = keras.Model(model.inputs, before.output).predict(inputs, verbose=0).astype("float64")
