@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_bench.analysis.find import runs_below
 from mnist_bench.config.identity import computed
 from mnist_bench.config.read import load_config, saved_choices, to_config
 from mnist_bench.config.walk import flatten
@@ -19,37 +20,12 @@ from mnist_bench.runs.records import read_summary
 
 Settings = Mapping[str, Any]
 
-OUTPUTS = Path("outputs")
 # What a run may be told by first: others of its settings follow from these.
 NAMES = ("experiment", "model.name", "data.name", "optimizer.name", "scheduler.name", "loss.name")
 # A name of more differences, or more letters, says less than that of the folder.
 MOST_DIFFERENCES, MOST_LETTERS = 5, 100
 # How often new runs are looked for, in seconds.
 LOOK_SECONDS = 3.0
-
-
-def find_folder(given: Path) -> Path:
-    """Return the folder that is meant by a path, or by the name of a run, sweep or search.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    places = [given, *(OUTPUTS / kind / given for kind in ("sweeps", "searches", "runs"))]
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None:
-        raise ConfigError(f"{given} is not there: give a run, a sweep, or a folder of some.")
-    return found
-
-
-def find_runs(folder: Path, having: str = "tensorboard") -> Iterator[Path]:
-    """Yield the runs at or below a folder that have left a file or folder of a name, in order."""
-    if (folder / having).exists():
-        yield folder
-        return
-    with contextlib.suppress(OSError):  # one that is removed meanwhile, or may not be read
-        for entry in sorted(folder.iterdir()):
-            if entry.is_dir() and not entry.name.startswith("."):
-                yield from find_runs(entry, having)
 
 
 # --- Names ------------------------------------------------------------------------------------
@@ -145,7 +121,7 @@ class Links:
 
     def update(self) -> int:
         """Bring the links up to what there is now, and return how many runs that are."""
-        runs = list(find_runs(self.root))
+        runs = [run for run in runs_below(self.root) if RunFolder(run).tensorboard.is_dir()]
         wanted = {name: run for run, name in names_of(runs, self.root, self.settled).items()}
         for name in [name for name, run in self.made.items() if wanted.get(name) != run]:
             (self.folder / name).unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """From paths to runs: the folders of runs, sweeps and searches, wherever they are."""
 
 import gc
-import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,17 +12,13 @@ from typing import Any
 
 import yaml
 
+from mnist_bench.analysis.find import OUTPUTS, RUN, contents, find_folders
 from mnist_bench.analysis.sweeps import FILE, SweepFolder
 from mnist_bench.config.walk import flatten
 from mnist_bench.errors import ConfigError
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.standing import Standing, State, standing
 
-OUTPUTS = Path("outputs")
-# Where a path that is not there is looked for, as the name of something.
-NAMED_IN = ("sweeps", "searches", "runs", "")
-# A folder with one of these is that of a run.
-MARKS = {"summary.json", "metrics.csv", "checkpoints", ".hydra"}
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -84,7 +79,7 @@ def collect(paths: Sequence[Path | str] = ()) -> list[FoundRun]:
     asked = [str(path) for path in paths] or [str(OUTPUTS)]
     with without_garbage_collection():
         for path in asked:
-            for folder in _expand(path):
+            for folder in find_folders(path):
                 for run in _runs_in(folder):
                     found.setdefault(os.path.abspath(run.path), run)
     if not found:
@@ -107,35 +102,12 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _expand(path: str) -> list[Path]:
-    places = [Path(path), *(OUTPUTS / where / path for where in NAMED_IN)]
-    for place in places:
-        if place.is_dir():
-            return [place]
-        if place.name == "summary.json" and place.is_file():
-            return [place.parent]
-    if glob.has_magic(path):
-        matches = sorted(Path(match) for match in glob.glob(path, recursive=True))
-        if folders := [match for match in matches if match.is_dir()]:
-            return folders
-    if Path(path).is_file():  # as a shell's * brings a sweep.csv with the runs
-        return []
-    raise ConfigError(
-        f"{path} is not there: name the folder of a run, of a sweep or of a search, or the name of "
-        f"one in {OUTPUTS}/."
-    )
-
-
 def _runs_in(folder: Path) -> Iterator[FoundRun]:
     """Yield the runs in a folder, of which it may be one itself."""
-    try:
-        with os.scandir(folder) as entries:
-            inside = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-    except OSError:  # of which one cannot say whether it has any
-        return
+    inside = contents(folder)
     if FILE in inside:
         yield from _runs_of_sweep(folder, inside)
-    elif MARKS & inside.keys():
+    elif RUN & inside.keys():
         yield FoundRun(folder, standing(folder))
     else:
         for name in sorted(name for name, is_folder in inside.items() if is_folder):

@@ -16,6 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mnist_bench.analysis.find import find_folders, runs_below
 from mnist_bench.analysis.images import DAMAGED
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.runs.folder import RunFolder
@@ -77,18 +78,25 @@ class Ensemble:
 def combine_runs(given: Sequence[str | Path]) -> Ensemble:
     """Combine the answers of runs to their common test set.
 
-    `given` are folders of runs, or of sweeps, which stand for all of their runs that were tested.
+    `given` are runs, or sweeps, which stand for all of their runs that were tested: folders, names
+    or globs.
 
     Raises:
         ConfigError: there are not two runs, one of them was not tested, or not on the same images.
         DataError: a predictions.npz is damaged.
     """
     found: dict[Path, Path] = {}  # each once, however it was spelt
-    for run in itertools.chain.from_iterable(map(_runs_in, map(Path, given))):
-        found.setdefault(run.resolve(), run)
+    for folder in itertools.chain.from_iterable(map(find_folders, given)):
+        for run in runs_below(folder):
+            if run == folder or RunFolder(run).predictions.is_file():
+                found.setdefault(run.resolve(), run)
     folders = list(found.values())
     if len(folders) < 2:
-        raise ConfigError("An ensemble takes two runs or more: give their folders.")
+        raise ConfigError(
+            f"An ensemble takes two runs or more that were tested, and there is "
+            f"{len(folders) or 'none'} in {', '.join(dict.fromkeys(map(str, given)))}: give their "
+            f"folders, or that of a sweep."
+        )
     members = [read_member(folder) for folder in folders]
     first = members[0]
     for other in members[1:]:
@@ -121,16 +129,6 @@ def majority(predicted_RN: NDArray[np.int64], mean_NK: NDArray[np.float64]) -> N
     tied_NK = votes_NK == votes_NK.max(1, keepdims=True)
     winners_N: NDArray[np.int64] = np.where(tied_NK, mean_NK, -1.0).argmax(1)
     return winners_N
-
-
-def _runs_in(path: Path) -> list[Path]:
-    """Return the run at a path, or the tested runs below it, if it is a sweep."""
-    if not path.is_dir():
-        raise ConfigError(f"{path} is not there: give the folders of runs, or of a sweep.")
-    folder = RunFolder(path)
-    if folder.holds_a_run or folder.predictions.is_file():
-        return [path]
-    return sorted(file.parent for file in path.rglob(folder.predictions.name))
 
 
 def read_member(run: Path) -> Member:

@@ -1,13 +1,22 @@
 """Verbs that use a trained network, or bring one here from elsewhere."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mnist_bench.analysis.find import find_run
+
 app = typer.Typer()
 PANEL = "Use a network"
 
+Run = Annotated[
+    str,
+    typer.Argument(
+        help="A run: its folder or its name in outputs/; or a sweep or a search, for its best run."
+    ),
+]
 ConfigDir = Annotated[
     Path | None,
     typer.Option(help="The folder of your own files, as for train.py, of a network of your own."),
@@ -47,18 +56,18 @@ def import_keras(
 
 @app.command("export-keras", rich_help_panel=PANEL)
 def export_keras(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Run,
     file: Annotated[Path, typer.Argument(help="What to write: a .keras, .h5 or .weights.h5 file.")],
 ) -> None:
     """Write the weights that a run was tested with to a file that Keras loads."""
     from mnist_bench.exchange.keras.runs import export_run
 
-    print(f"{file}: {export_run(run, file)}")
+    print(f"{file}: {export_run(find_run(run, _tell), file)}")
 
 
 @app.command(rich_help_panel=PANEL)
 def predict(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Run,
     images: Annotated[
         list[Path],
         typer.Argument(help="Image files, or folders of them, searched to their depths."),
@@ -86,12 +95,14 @@ def predict(
     """
     from mnist_bench.analysis.predict.command import predict_files
 
-    raise typer.Exit(predict_files(run, images, config_dir, as_json, show, picture))
+    raise typer.Exit(
+        predict_files(find_run(run, _tell), images, config_dir, as_json, show, picture)
+    )
 
 
 @app.command(rich_help_panel=PANEL)
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Run,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -104,8 +115,8 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write evaluation.json, wrong.csv, confusion.png, reliability.png and wrong.png "
-            "into this folder."
+            help="Write evaluation.json, wrong.csv, confusion.png, reliability.png and "
+            "mistakes.png into this folder."
         ),
     ] = None,
     config_dir: ConfigDir = None,
@@ -118,13 +129,17 @@ def evaluate(
     """
     from mnist_bench.analysis.evaluate.command import evaluate_and_show
 
-    evaluate_and_show(run, overrides or [], config_dir, as_json, out)
+    evaluate_and_show(find_run(run, _tell), overrides or [], config_dir, as_json, out)
 
 
 @app.command(rich_help_panel=PANEL)
 def ensemble(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders of runs, or of sweeps for all runs in them.")
+        list[str],
+        typer.Argument(
+            help="Runs, or sweeps for all runs in them: folders, globs or names of those in "
+            "outputs/."
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -134,7 +149,6 @@ def ensemble(
     must be the same for all.
     """
     import json
-    import sys
 
     from rich.console import Console
 
@@ -149,7 +163,7 @@ def ensemble(
 
 @app.command(rich_help_panel=PANEL)
 def demo(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Run,
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="By default 8008, or any that is free."),
@@ -165,12 +179,12 @@ def demo(
     """
     from mnist_bench.analysis.demo.command import serve
 
-    serve(run, config_dir, port, open_page)
+    serve(find_run(run, _tell), config_dir, port, open_page)
 
 
 @app.command(rich_help_panel=PANEL)
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Run,
     to: Annotated[str, typer.Option(help="onnx, or safetensors for mnist_bench.load.")],
     out: Annotated[
         Path | None, typer.Option(help="The file; by default network.onnx in the run's folder.")
@@ -184,4 +198,9 @@ def export(
     """
     from mnist_bench.exchange.export import export_network
 
-    print(export_network(run, to, out, config_dir, force))
+    print(export_network(find_run(run, _tell), to, out, config_dir, force))
+
+
+def _tell(line: str) -> None:
+    """Print to stderr: what a script reads is on stdout."""
+    print(line, file=sys.stderr)

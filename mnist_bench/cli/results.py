@@ -97,8 +97,9 @@ def report(
 @app.command(rich_help_panel=PANEL)
 def board(
     path: Annotated[
-        Path, typer.Argument(help="A run, a sweep, a search, or a folder of many.")
-    ] = Path("outputs"),
+        str,
+        typer.Argument(help="A run, a sweep, a search, by folder or name, or a folder of many."),
+    ] = "outputs",
     opened: Annotated[
         bool, typer.Option("--open/--no-open", help="Open it in the browser.")
     ] = True,
@@ -111,7 +112,8 @@ def board(
     import webbrowser
 
     from mnist_bench.analysis.board import board as serve
-    from mnist_bench.analysis.board import can_show, find_folder, keep_up
+    from mnist_bench.analysis.board import can_show, keep_up
+    from mnist_bench.analysis.find import find_folder
     from mnist_bench.loggers.console import info
 
     folder = find_folder(path)
@@ -126,8 +128,12 @@ def board(
 @app.command(rich_help_panel=PANEL)
 def figures(
     runs: Annotated[
-        list[Path],
-        typer.Argument(help="Runs, or folders of them, such as a sweep.", metavar="RUN..."),
+        list[str],
+        typer.Argument(
+            help="Runs, or sweeps for all runs in them: folders, globs or names of those in "
+            "outputs/.",
+            metavar="RUN...",
+        ),
     ],
     config_dir: Annotated[
         Path | None, typer.Option(help="The folder of your own files, as for train.py.")
@@ -135,17 +141,25 @@ def figures(
 ) -> None:
     """Draw the figures of runs anew: samples, curves, mistakes, confusion matrix, kernels.
 
-    A run draws its own when it ends, unless trainer.figures=false.
+    A run draws its own when it ends, unless trainer.figures=false. Status 1 if those of one could
+    not be drawn; the others' are.
     """
-    from mnist_bench.analysis.board import find_folder, find_runs
-    from mnist_bench.errors import ConfigError
-    from mnist_bench.loggers.console import info
+    from mnist_bench.analysis.find import find_folders, runs_below
+    from mnist_bench.errors import BenchError, ConfigError
+    from mnist_bench.loggers.console import info, print_error
     from mnist_bench.runs.figures import draw_again
+    from mnist_bench.runs.folder import RunFolder
 
+    failed = 0
     for path in runs:
-        found = list(find_runs(find_folder(path), "predictions.npz"))
-        if not found:
+        below = [run for folder in find_folders(path) for run in runs_below(folder)]
+        if not (found := [run for run in below if RunFolder(run).predictions.is_file()]):
             raise ConfigError(f"{path} has no run that was tested: there is nothing to draw.")
         for run in found:
-            files = draw_again(run, config_dir, info)
-            info(f"{files[0].parent}: {', '.join(file.stem for file in files)}")
+            try:
+                files = draw_again(run, config_dir, info)
+                info(f"{files[0].parent}: {', '.join(file.stem for file in files)}")
+            except BenchError as error:
+                failed += 1
+                print_error(str(error))
+    raise typer.Exit(1 if failed else 0)

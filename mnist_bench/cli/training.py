@@ -56,20 +56,20 @@ def search(
 
 @app.command(rich_help_panel=PANEL)
 def status(
-    sweep: Annotated[Path, typer.Argument(help="The folder of a sweep or a search, or its name.")],
+    sweep: Annotated[str, typer.Argument(help="The folder of a sweep or a search, or its name.")],
 ) -> None:
     """Show how the runs of a sweep, or the trials of a search, stand, also while it goes on."""
-    from mnist_bench.analysis.sweeps import FILE
-    from mnist_bench.launch.search.command import find_search
+    from mnist_bench.analysis.find import JOURNAL, OUTPUTS, find_folder
     from mnist_bench.launch.sweeps.results import print_status
+    from mnist_bench.loggers.console import info
 
-    if (search := find_search(sweep)) is None:
-        print_status(sweep)
-    else:
+    folder = find_folder(sweep)
+    if (folder / JOURNAL).is_file():
         from mnist_bench.launch.search.results import show
         from mnist_bench.launch.search.study import SharedStudy
-        from mnist_bench.loggers.console import info
 
-        show(SharedStudy(search))
-        if (namesake := Path("outputs", "sweeps", sweep) / FILE).is_file():
-            info(f"A sweep has this name, too: mnist-bench status {namesake.parent}")
+        show(SharedStudy(folder))
+    else:
+        print_status(folder)
+        if (namesake := OUTPUTS / "searches" / sweep).is_dir() and namesake != folder:
+            info(f"A search has this name, too: mnist-bench status {namesake}")

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from mnist_bench.analysis.board import Links, board, differences, find_folder, find_runs
-from mnist_bench.errors import ConfigError
+from mnist_bench.analysis.board import Links, board, differences
+from mnist_bench.analysis.find import runs_below
 from tests.support.browser import console_errors, open_browser
 from tests.support.made_up_runs import write_run
 from tests.support.train_command import REPOSITORY, environment, run_train
@@ -91,14 +91,6 @@ def test_new_runs_appear_and_damaged_ones_hide_no_other(tmp_path) -> None:
     (sweep / "c" / "summary.json").write_text("{")
     assert links.update() == 3
     assert {link.resolve().parent.name for link in (tmp_path / "links").iterdir()} == set("abc")
-
-
-def test_a_folder_is_found_by_the_name_of_its_sweep(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("outputs/sweeps/kernels").mkdir(parents=True)
-    assert find_folder(Path("kernels")) == Path("outputs/sweeps/kernels")
-    with pytest.raises(ConfigError, match="nothing is not there: give a run, a sweep"):
-        find_folder(Path("nothing"))
 
 
 # --- What TensorBoard makes of them -----------------------------------------------------------
@@ -319,7 +311,7 @@ def test_a_sweep_leaves_the_figures_of_each_run(sweep, served) -> None:
     """Also where they wait for the end, in the folder as in TensorBoard."""
     from mnist_bench.loggers.drawing import PICTURES
 
-    runs = list(find_runs(sweep))
+    runs = list(runs_below(sweep))
     assert len(runs) == 18
     for run in runs:
         assert {file.stem for file in (run / "figures").iterdir()} >= PICTURES.keys() - {"mistakes"}

@@ -102,7 +102,11 @@ def test_what_cannot_be_combined_is_refused_in_a_sentence(labels, tmp_path) -> N
         ("shuffled", ConfigError, "tested on other images"),
         ("damaged", DataError, "is damaged"),
         ("untested", ConfigError, "has no predictions.npz"),
-        ("one", ConfigError, "takes two runs or more"),
+        (
+            "one",
+            ConfigError,
+            "takes two runs or more that were tested, and there is 1 in .*one: give",
+        ),
     ]:
         with pytest.raises(kind, match=said):
             combine_runs([one, tmp_path / other])

@@ -8,10 +8,11 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
+from mnist_bench.analysis.find import JOURNAL
 from mnist_bench.errors import DataError
 from mnist_bench.launch.search import results
 from mnist_bench.launch.search.search import Reporter
-from mnist_bench.launch.search.study import JOURNAL, SEEDS, SharedStudy, ask
+from mnist_bench.launch.search.study import SEEDS, SharedStudy, ask
 from mnist_bench.loggers.base import Pruned
 from tests.support.train_command import COMMAND, REPOSITORY
 

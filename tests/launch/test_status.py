@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 from optuna.distributions import FloatDistribution
 
+from mnist_bench.analysis.find import JOURNAL
 from mnist_bench.analysis.sweeps import FILE
-from mnist_bench.launch.search.study import JOURNAL, SEEDS, SharedStudy, ask
+from mnist_bench.launch.search.study import SEEDS, SharedStudy, ask
 from mnist_bench.runs.folder import RunFolder
 from tests.support.stopping import refuse_to_write
 from tests.support.train_command import environment, started

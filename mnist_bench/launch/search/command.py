@@ -52,8 +52,3 @@ def begin(
             *overrides,
         ]
     )
-
-
-def find_search(given: Path) -> Path | None:
-    """Return the folder of a search, by itself or by its name, if there is one."""
-    return next((p for p in (SEARCHES / given, given) if (p / "journal.log").is_file()), None)

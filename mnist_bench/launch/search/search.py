@@ -16,6 +16,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from optuna.trial import TrialState
 
+from mnist_bench.analysis.find import JOURNAL
 from mnist_bench.config.compose import quoted
 from mnist_bench.config.identity import computed
 from mnist_bench.config.parts import config_dirs
@@ -27,7 +28,7 @@ from mnist_bench.launch.edge import as_sentence
 from mnist_bench.launch.jobs import is_in_turn, lay_jobs_in
 from mnist_bench.launch.search.results import tell_results, values_of
 from mnist_bench.launch.search.space import as_overrides, find_space, read_space
-from mnist_bench.launch.search.study import JOURNAL, SEEDS, SharedStudy
+from mnist_bench.launch.search.study import SEEDS, SharedStudy
 from mnist_bench.launch.sweeps.compose import find_launcher
 from mnist_bench.launch.sweeps.plan import Job, compose_job, parse
 from mnist_bench.loggers.base import Logger, Pruned, RunInfo

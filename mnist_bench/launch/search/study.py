@@ -11,11 +11,11 @@ from optuna.distributions import BaseDistribution
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mnist_bench.analysis.find import JOURNAL
 from mnist_bench.config.compose import as_given
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.runs.folder import InUse, RunFolder
 
-JOURNAL = "journal.log"
 NAME = "search"
 # Of the study: the settings that all trials share, the space, and how many seeds a trial has.
 MADE_WITH = "made_with"

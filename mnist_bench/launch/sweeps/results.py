@@ -114,22 +114,19 @@ def shorten(names: Sequence[str]) -> list[str]:
 
 
 def print_status(sweep: Path) -> None:
-    """Show the table of a sweep, by its folder or its name, and how long the rest will take.
+    """Show the table of a sweep by its folder, and how long the rest will take.
 
     Raises:
-        ConfigError: there is no such sweep.
+        ConfigError: it is not the folder of a sweep.
     """
-    path = Path("outputs", "sweeps", sweep)
-    if not path.is_dir() or (sweep / FILE).is_file():
-        path = sweep
-    record = SweepFolder(path)
+    record = SweepFolder(sweep)
     standings = list(record.standings())
     if not standings:
         raise ConfigError(
-            f"{sweep} is not the folder of a sweep, nor the name of one in outputs/sweeps: it has "
-            f"no sweep.json."
+            f"{sweep} is not the folder of a sweep, as it has no {FILE}, nor of a search: "
+            f"mnist-bench runs {sweep} lists what runs it has."
         )
-    Screen().console.print(results_table(str(path), standings, record.varied()))
+    Screen().console.print(results_table(str(sweep), standings, record.varied()))
     for damage in filter(None, (found.damage for found in standings)):
         print_error(damage)
     tell_best(record, standings)
