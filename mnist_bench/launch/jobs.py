@@ -5,13 +5,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig, read_write
 
 import mnist_bench
 from mnist_bench.config.compose import quoted
+from mnist_bench.runs.folder import RunFolder
+from mnist_bench.training.interrupt import stop_signals
 
 PROGRAM = Path(mnist_bench.__file__).resolve().with_name("__main__.py")
 
@@ -38,6 +43,42 @@ def lay_jobs_in(folder: Path, config: DictConfig) -> None:
     with read_write(config):
         config.hydra.sweep.dir = str(folder)
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(str(folder))}")
+
+
+# How long runs in other processes have to finish their step and save, in seconds.
+SAVE_SECONDS = 60.0
+
+
+@contextmanager
+def others_save_first(runs: Sequence[RunFolder]) -> Iterator[None]:
+    """Have a signal that ends this process first stop those on this machine that work in `runs`.
+
+    A launcher whose main process is interrupted kills its workers wherever they are.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        told: set[Path] = set()
+        end = time.monotonic() + SAVE_SECONDS
+        while time.monotonic() < end:
+            found = {run.path: run.owner_here() for run in runs}
+            working = {path: process for path, process in found.items() if process is not None}
+            if not working:
+                break
+            for path in working.keys() - told:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(working[path], signal.SIGTERM)
+            told |= working.keys()
+            time.sleep(0.1)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in stop_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # How often a process looks whether its parent lives, in seconds.

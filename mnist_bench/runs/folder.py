@@ -180,6 +180,16 @@ class RunFolder:
         except OSError:
             return self._is_alive()
 
+    def owner_here(self) -> int | None:
+        """Return the process of this machine that works in the folder, if one does."""
+        if not self.is_in_use():
+            return None
+        try:
+            owner = json.loads(self.owner.read_text())
+            return int(owner["pid"]) if owner["host"] == platform.node() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def _is_alive(self) -> bool:
         try:
             return time.time() - self.owner.stat().st_mtime < DEAD_SECONDS

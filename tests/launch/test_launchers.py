@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -15,7 +16,14 @@ from omegaconf import OmegaConf
 from mnist_bench.config.compose import CONF
 from mnist_bench.config.schema import register_schemas
 from mnist_bench.launch.sweeps.compose import JobLoader
-from tests.support.train_command import REPOSITORY, read_summary, run_train, same_training
+from tests.support.train_command import (
+    REPOSITORY,
+    environment,
+    read_summary,
+    run_train,
+    same_training,
+    started,
+)
 
 
 def test_side_by_side_by_joblib_is_the_same_as_alone(tmp_path, mnist_root):
@@ -91,6 +99,30 @@ def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
         assert process.stdout.readline() == "ready\n"
         process.kill()
         assert process.stdout.read() == "", "read to its end: nobody writes to it any more"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_main_process_has_all_runs_saved(tmp_path, mnist_root, number):
+    """It alone gets it, as by a cluster's or a person's kill; joblib would end its workers."""
+    arguments = [
+        *("-m", "seed=0,1", "sweep.name=beside", "hydra/launcher=joblib"),
+        *("hydra.launcher.n_jobs=2", "model=cnn5x5_single", "trainer.epochs=1000"),
+        *("data.limit=500", "trainer.gpus=0", "trainer.save_every=1000", "trainer.figures=false"),
+    ]
+    runs = [tmp_path / "outputs" / "sweeps" / "beside" / f"seed={seed}" for seed in (0, 1)]
+    with started(
+        *arguments, cwd=tmp_path, environ=environment(mnist_root, OMP_NUM_THREADS="1")
+    ) as process:
+        process.wait_until(lambda: all((run / "metrics.csv").exists() for run in runs))
+        assert not any((run / "checkpoints" / "last.pt").exists() for run in runs)
+        process.send(number)
+        ended = process.end()
+    assert ended.returncode == 128 + number, ended.stderr
+    for run in runs:
+        assert (run / "checkpoints" / "last.pt").exists()
+        assert read_summary(run)["status"] == "interrupted"
+    assert "0 of 2 runs are completed, 2 are left. To go on: " in ended.stdout
 
 
 DIES = """

@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mnist_bench.config.compose import quoted
 from mnist_bench.config.help import begin_command
 from mnist_bench.config.parts import config_dirs
 from mnist_bench.errors import BenchError, TrainingError
-from mnist_bench.launch.jobs import is_in_turn, lay_jobs_in
+from mnist_bench.launch.jobs import is_in_turn, lay_jobs_in, others_save_first
 from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import SweepRecord
 from mnist_bench.launch.sweeps.results import forecast, results_table, tell_best, write_csv
@@ -158,10 +158,13 @@ class Sweep:
             name = quoted(self.names[job.digest])
             overrides.append([*job.overrides, f"hydra.sweep.subdir={name}"])
         before = [self._standing(job.digest).summary for job in jobs]
+        in_turn = is_in_turn(self.config.hydra.launcher)
+        waiting = nullcontext() if in_turn else others_save_first([*map(self._folder, jobs)])
         try:
-            results: Sequence[JobReturn] = self.launcher.launch(
-                overrides, initial_job_idx=self.place[jobs[0].digest]
-            )
+            with waiting:
+                results: Sequence[JobReturn] = self.launcher.launch(
+                    overrides, initial_job_idx=self.place[jobs[0].digest]
+                )
         except (BenchError, HydraException):
             raise
         except Exception as error:  # of the launcher itself, such as a process of its that died
@@ -257,6 +260,8 @@ class Sweep:
         self._keep_what_is_wished()
         completed, failed = states.count(State.completed), states.count(State.failed)
         tell_best(self.record, everything)
+        if sum(found.state is State.completed for found in everything) > 1:
+            info(f"what that allows to conclude: mnist-bench report {self._shortest()}")
         self._tell_of_missing_figures()
         if completed < len(states):
             left = len(states) - completed - failed
@@ -281,6 +286,12 @@ class Sweep:
             few = without if len(without) <= 3 else [os.path.relpath(self.record.path)]
             command = shlex.join(["mnist-bench", "figures", *few])
             info(f"Without figures: {len(without)} of the runs. To draw them: {command}")
+
+    def _shortest(self) -> str:
+        """Return the sweep as it is shortest to type: by its name, where that leads to it."""
+        path = self.record.path
+        named = path.parent == Path("outputs", "sweeps").absolute()
+        return shlex.quote(path.name if named else os.path.relpath(path))
 
     def _keep_what_is_wished(self) -> None:
         """Remove checkpoints of runs that were completed by earlier commands, too."""
