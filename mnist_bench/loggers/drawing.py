@@ -5,6 +5,7 @@ N images, C channels (1 or 3), H rows, W columns, K classes, O kernels.
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,23 @@ def draw(run: RunPictures, folder: Path) -> dict[str, Path]:
     files = {}
     for name, picture in PICTURES.items():
         path = folder / f"{name}.png"
-        with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # of a script that the font lacks
-            figure = picture(run)
-            if figure is None:
-                path.unlink(missing_ok=True)
-                continue
-            beside = path.with_name(f"{path.name}.partial")
-            figure.savefig(beside, format="png", dpi=DPI, metadata={"Software": None})
-        beside.replace(path)
-        files[name] = path
+        if draw_to(path, partial(picture, run)):
+            files[name] = path
     return files
+
+
+def draw_to(path: Path, picture: Callable[[], Figure | None]) -> bool:
+    """Draw a PNG file, or remove it where there is nothing to show; return whether there is."""
+    with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of a script that the font lacks
+        figure = picture()
+        if figure is None:
+            path.unlink(missing_ok=True)
+            return False
+        beside = path.with_name(f"{path.name}.partial")
+        figure.savefig(beside, format="png", dpi=DPI, metadata={"Software": None})
+    beside.replace(path)
+    return True
 
 
 # --- The pictures -----------------------------------------------------------------------------

@@ -21,6 +21,28 @@ class Tiles:
     mistaken: bool = False
 
 
+def caption(predicted: str, truth: str, confidence: float | None = None) -> str:
+    """Return `7 / 1  98%`: what an image was called and what it is, short enough to stand above it.
+
+    With `confidence`, the probability of what it was called.
+    """
+    percent = "" if confidence is None else f"  {_percent(confidence)}"
+    return f"{_cut(predicted)} / {_cut(truth)}{percent}"
+
+
+# Letters of a class's name, where two stand side by side.
+LETTERS = 8
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
+
+
+def _percent(share: float) -> str:
+    """A probability as people read it; what is not certain is not called so."""
+    return f"{min(share, 0.9999):.2%}" if share > 0.995 else f"{share:.0%}"
+
+
 @dataclass(frozen=True)
 class RunPictures:
     """All that is drawn of a run. What is None, or empty, has no picture."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from mnist_bench.data.splits import Splits, split_images
 from mnist_bench.errors import ConfigError, DataError, naming
 from mnist_bench.loggers.artist import ARTIST, why_not_drawn
-from mnist_bench.loggers.pictures import RunPictures, Tiles
+from mnist_bench.loggers.pictures import RunPictures, Tiles, caption
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.load import load
 from mnist_bench.runs.prepare import read_images
@@ -30,8 +30,6 @@ SAMPLES, ANSWERS, MISTAKES = 50, 9, 16
 # Larger images are made smaller, to as many pixels as a picture shows of each.
 MOST_PIXELS = 96
 MOST_KERNELS = 96
-# Letters of a class's name, where two stand side by side.
-LETTERS = 8
 
 
 def hand_over(run: Run, summary: Mapping[str, Any]) -> None:
@@ -92,8 +90,7 @@ def _choose(
 
     def answers(places: np.ndarray, mistaken: bool, sure: bool = False) -> Tiles:
         captions = [
-            f"{_cut(names[predicted[i]])} / {_cut(names[labels_N[i]])}"
-            f"{f'  {_percent(confidence[i])}' if sure else ''}"
+            caption(names[predicted[i]], names[labels_N[i]], confidence[i] if sure else None)
             for i in places
         ]
         return Tiles(_pixels(images_NCHW, places), captions, mistaken)
@@ -166,12 +163,3 @@ def _first_kernels(weights: Mapping[str, Tensor], channels: int) -> np.ndarray |
     if first is None or first.ndim != 4 or first.shape[1] != channels or min(first.shape[2:]) < 2:
         return None
     return first[:MOST_KERNELS].float().cpu().numpy()
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
-
-
-def _percent(share: float) -> str:
-    """A probability as people read it; what is not certain is not called so."""
-    return f"{min(share, 0.9999):.2%}" if share > 0.995 else f"{share:.0%}"

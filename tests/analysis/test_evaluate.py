@@ -280,7 +280,7 @@ def test_all_of_it_is_in_the_json_and_in_the_folder(trained, evaluation, tmp_pat
         rows = list(csv.DictReader(file))
     assert [int(row["image"]) for row in rows] == [one["image"] for one in told["wrong"]]
     assert len(rows) == told["test_errors"]
-    for name in ("confusion", "reliability", "wrong"):
+    for name in ("confusion", "reliability", "mistakes"):
         with Image.open(out / f"{name}.png") as picture:
             assert min(picture.size) > 300
 
