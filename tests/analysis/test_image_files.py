@@ -132,9 +132,14 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:1500])
 
 
+def infinite(path):
+    Image.fromarray(np.full((8, 8), np.inf, np.float32)).save(path, format="TIFF")
+
+
 @pytest.mark.parametrize(
     ("write", "said"),
     [
+        (infinite, "it has pixels that are infinite"),
         (lambda path: path.write_bytes(b""), "it is empty"),
         (lambda path: path.write_text("a digit"), "it is none of PNG, JPEG"),
         (truncated, "truncated"),
@@ -143,7 +148,7 @@ def truncated(path):
         (os.mkfifo, "is not a file"),
         (lambda path: None, "is not there"),
     ],
-    ids=["empty", "text", "truncated", "bomb", "folder", "pipe", "missing"],
+    ids=["infinite", "empty", "text", "truncated", "bomb", "folder", "pipe", "missing"],
 )
 def test_what_is_no_image_is_named_in_a_sentence(tmp_path, write, said) -> None:
     path = tmp_path / "digit.png"

@@ -112,6 +112,15 @@ def test_what_cannot_be_read_is_named_and_the_others_are_answered(
     assert len(plain.stderr.splitlines()) == 3 and "Traceback" not in plain.output
 
 
+def test_a_picture_of_nothing_is_not_written(trained, tmp_path) -> None:
+    (tmp_path / "empty.png").touch()
+    picture = tmp_path / "sheet.png"
+    arguments = [str(trained), str(tmp_path / "empty.png"), "--picture", str(picture)]
+    done = CliRunner().invoke(app, ["predict", *arguments])
+    assert done.exit_code == 1 and not picture.exists()
+    assert "sheet.png is not written: no image could be read." in done.stderr
+
+
 def test_status_0_if_all_are_answered(trained, digits, tmp_path) -> None:
     digits[0].save(tmp_path / "a.png")
     picture = tmp_path / "sheet.png"

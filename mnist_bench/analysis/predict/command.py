@@ -81,6 +81,9 @@ def _print(answer: Answer, out: Console, lines: Lines, as_json: bool, show: bool
 
 
 def _write_sheet(answers: list[Answer], path: Path, answered: int) -> None:
+    if not answers:
+        print(f"{path} is not written: no image could be read.", file=sys.stderr)
+        return
     try:
         draw_sheet(answers, path)
     except OSError as error:

@@ -125,7 +125,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     Those of 16 bits count from 0 to 65,535, and fractions within 0 to 1 from 0 to 1. Of others,
     nothing says what is white: the largest is.
     """
-    values = np.nan_to_num(np.asarray(image, np.float64))
+    values = np.asarray(image, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it has pixels that are infinite, or no numbers")
     low, high = min(float(values.min()), 0.0), float(values.max())
     if image.mode == "F":
         top = 1.0 if high <= 1 else 255.0 if high <= 255 else high
