@@ -28,6 +28,10 @@ class OnImages:
     # Of the two networks, where each setting has one seed.
     mcnemar: McNemar | None
 
+    @property
+    def p_value(self) -> float | None:
+        return self.mcnemar.p_value if self.mcnemar else self.difference.p_value
+
 
 # What reading a predictions.npz may raise, whatever is in its place.
 DAMAGED = (

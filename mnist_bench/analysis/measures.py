@@ -38,8 +38,8 @@ class Measure:
         if value is None:
             return "-"
         if self.is_accuracy:
-            return f"{100 * value:{sign}.2f}"
-        return f"{value:{sign}.4f}"
+            return f"{round(100 * value, 2) + 0.0:{sign}.2f}"  # never -0.00
+        return f"{round(value, 4) + 0.0:{sign}.4f}"
 
     def reach(self, value: float | None) -> str:
         """Return `± 0.07`; nothing where no interval can be told."""

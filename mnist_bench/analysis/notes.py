@@ -30,13 +30,13 @@ def notes_on(section: Section) -> list[str]:
         )
     doubtful = [run for run in section.runs if run.summary.get("warning")]
     if doubtful:
-        names = _some([run.path.name for run in doubtful])
+        names = _some([_name(run) for run in doubtful])
         notes.append(
             f"{_runs(len(doubtful), len(section.runs))} of networks that learnt next to nothing, "
             f"and are counted: {names}."
         )
     if section.repeated:
-        names = _some([run.path.name for run in section.repeated])
+        names = _some([_name(run) for run in section.repeated])
         notes.append(f"Left out, as a newer run has the same setting and seed: {names}.")
     return notes
 
@@ -85,6 +85,12 @@ def _on_circumstances(section: Section) -> list[str]:
 
 def _runs(count: int, of: int) -> str:
     return f"All {of} runs are" if count == of else f"{count} of {of} runs are"
+
+
+def _name(run: FoundRun) -> str:
+    """Return the name of its folder; with that above it, where it is called by its seed alone."""
+    name = run.path.name
+    return f"{run.path.parent.name}/{name}" if name.startswith("seed=") else name
 
 
 def _some(names: Sequence[str]) -> str:

@@ -163,10 +163,12 @@ class Section:
     runs: list[FoundRun]  # those that are counted
     repeated: list[FoundRun]  # of a setting and seed that another run has, too
     unfinished: list[FoundRun] = field(default_factory=list)
+    # What its test images are told by, if another section's are of the same dataset.
+    images: str = ""
 
     @property
     def title(self) -> str:
-        return f"{', '.join(self.models)} on {self.dataset}"
+        return f"{', '.join(self.models)} on {self.dataset}{self.images}"
 
 
 def sections_of(
@@ -198,6 +200,7 @@ def sections_of(
     made = [_section(own) for own in members.values()]
     for run in unfinished:
         _assign(run, made)
+    _tell_test_sets_apart(made)
     return sorted(made, key=lambda section: -len(section.runs))
 
 
@@ -207,6 +210,24 @@ def _test_set(run: FoundRun) -> str:
     if f"data.{TARGET}" in settings:
         decides.append(settings.get("data.root"))
     return json.dumps([*decides, run.summary.get("test_images")])
+
+
+def _tell_test_sets_apart(sections: Sequence[Section]) -> None:
+    """Say of sections of one dataset which images of it theirs are, or how many."""
+    for dataset in {section.dataset for section in sections}:
+        own = [section for section in sections if section.dataset == dataset]
+        first = [section.runs[0] for section in own]
+        if len({_test_set(run) for run in first}) == 1:
+            continue
+        settings = [run.settings for run in first]
+        keys = [key for key in OF_THE_TEST_SET if len({as_typed(s.get(key)) for s in settings}) > 1]
+        for section, run in zip(own, first, strict=True):
+            told = [f"{key}={as_typed(run.settings.get(key))}" for key in keys]
+            section.images = f", {' '.join(told) or _images(run)}"
+
+
+def _images(run: FoundRun) -> str:
+    return f"{run.summary.get('test_images', 0):,} test images"
 
 
 def _assign(run: FoundRun, sections: Sequence[Section]) -> None:

@@ -11,14 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats import multitest
 from typer.testing import CliRunner
 
 from benchmarks.reading import write_sweep
 from mnist_bench.analysis.collect import collect
+from mnist_bench.analysis.measures import Measure
 from mnist_bench.analysis.report import Options, report
 from mnist_bench.analysis.report.build import Report, build
 from mnist_bench.analysis.report.outlook import rest_commands
-from mnist_bench.analysis.report.sentences import missing, plus_minus, verdict
+from mnist_bench.analysis.report.sentences import (
+    best_run,
+    missing,
+    plus_minus,
+    points,
+    verdict,
+)
 from mnist_bench.analysis.report.text import as_csv, as_json, as_markdown
 from mnist_bench.cli import app
 from mnist_bench.errors import ConfigError
@@ -70,6 +78,47 @@ def test_runs_that_differ_by_their_seed_are_one_row(sweep: Path) -> None:
     std = np.sqrt(np.mean([np.var(v, ddof=1) for v in everything]))
     assert row.estimate.reach == pytest.approx(stats.t.ppf(0.975, 12) * std / 2)
     assert row.std == pytest.approx(np.std(own, ddof=1))
+
+
+def test_the_best_run_is_told_with_where_its_setting_stands(copy: Path) -> None:
+    worst = next(copy.glob("*--model.kernel_size=3--seed=0"))
+    change(worst, val_loss=1e-6)
+    (section,) = built(copy).sections
+    assert section.best_run.path == worst
+    assert "kernel_size=3, is ruled out as the best on average." in best_run(section)
+    own = next(copy.glob(f"*={section.rows[0].values[0]}--*={section.rows[0].values[1]}--seed=0"))
+    change(own, val_loss=1e-7)
+    (section,) = built(copy).sections
+    assert best_run(section).endswith(f"Its setting, {section.rows[0].label}, leads on average.")
+
+
+def test_settings_that_are_all_the_same_have_no_leader(copy: Path) -> None:
+    for run in copy.glob("*--seed=*"):
+        change(run, test_accuracy=0.1135)
+    (section,) = built(copy).sections
+    assert verdict(section) == "All 4 settings gave the same test accuracy: none leads."
+
+
+def test_sections_of_one_dataset_are_told_by_their_test_images(tmp_path: Path) -> None:
+    for limit in (300, 400):
+        write_sweep(tmp_path / str(limit), AXES, 2, images=limit, config={"data.limit": limit})
+    titles = {section.section.title for section in built(tmp_path).sections}
+    assert titles == {f"cnn5x5_single on mnist, data.limit={limit}" for limit in (300, 400)}
+
+
+def test_the_leader_is_compared_on_images_with_holms_correction(sweep: Path) -> None:
+    (section,) = built(sweep).sections
+    compared = [row for row in section.rows if row.images is not None]
+    adjusted = multitest.multipletests([row.images.p_value for row in compared], method="holm")[1]
+    assert [row.images_p for row in compared] == pytest.approx(adjusted)
+    assert len(compared) == 3
+
+
+def test_nothing_is_written_as_less_than_zero_by_rounding_alone() -> None:
+    assert points(-0.00001) == "+0.00"
+    accuracy, loss = Measure("test_accuracy"), Measure("test_loss")
+    assert (accuracy.number(-1e-6), accuracy.number(-1e-6, "+")) == ("0.00", "+0.00")
+    assert loss.number(-1e-6, "+") == "+0.0000" and loss.number(-0.01) == "-0.0100"
 
 
 def test_the_better_kernel_is_found_and_the_others_are_ruled_out(sweep: Path) -> None:
@@ -166,7 +215,9 @@ def test_a_single_seed_each_is_said_to_tell_nothing(tmp_path: Path) -> None:
     (section,) = found.sections
     assert section.best is None and not section.candidates
     assert "cannot be told" in verdict(section)
-    assert "Give each several seeds" in section.outlook[0]
+    assert section.outlook[0].endswith("Train each with several seeds, such as 'seed=range(5)'.")
+    command = dict(rest_commands(section))["more seeds, in one"]
+    assert "'seed=range(0,5)'" in command and "model.kernel_size=3,5" in command
     (pair,) = found.pairs
     assert pair.p_holm is None
     # What single networks can be asked is McNemar's question.

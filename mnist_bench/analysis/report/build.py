@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from mnist_bench.analysis.settings import (
     settings_of,
     short_keys,
 )
-from mnist_bench.analysis.statistics import Interval
+from mnist_bench.analysis.statistics import Interval, holm
 from mnist_bench.errors import ConfigError
 
 # As many settings, the leading ones, are compared on images, and have their curves drawn.
@@ -62,8 +62,9 @@ class Row:
     std: float | None
     behind: Interval | None = None
     is_candidate: bool | None = None
-    # The leading setting less this one, on the test images.
+    # The leading setting less this one, on the test images; p with Holm's correction over all such.
     images: OnImages | None = None
+    images_p: float | None = None
 
     def mean(self, key: str) -> float:
         """Return the mean of a figure of summary.json over the seeds; NaN if one lacks it."""
@@ -221,11 +222,18 @@ def _section_report(
 def _with_images(rows: list[Row], right: RightImages) -> list[Row]:
     """Compare the leading settings with the first one on the images that all were tested on."""
     leader, *others = rows
-    compared = [
-        Row(**{**vars(row), "images": compare_on_images(leader.setting, row.setting, right)})
-        for row in others[: MOST_ON_IMAGES - 1]
+    near, far = others[: MOST_ON_IMAGES - 1], others[MOST_ON_IMAGES - 1 :]
+    compared = [compare_on_images(leader.setting, row.setting, right) for row in near]
+    found = [images.p_value if images else None for images in compared]
+    adjusted = iter(holm([p for p in found if p is not None]))
+    return [
+        leader,
+        *(
+            replace(row, images=images, images_p=None if p is None else next(adjusted))
+            for row, images, p in zip(near, compared, found, strict=True)
+        ),
+        *far,
     ]
-    return [leader, *compared, *others[len(compared) :]]
 
 
 def _maps(

@@ -16,7 +16,10 @@ from mnist_bench.config.help import begin_command
 from mnist_bench.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from mnist_bench.analysis.report.build import SectionReport
+    from mnist_bench.analysis.report.build import Row, SectionReport
+
+# As many seeds tell something of chance.
+FEW_SEEDS = 5
 
 
 def outlook_of(report: "SectionReport") -> list[str]:
@@ -27,7 +30,8 @@ def outlook_of(report: "SectionReport") -> list[str]:
     if chance.pooled.std is None:
         return [
             "Every setting has a single seed, or seeds make no difference: nothing tells how much "
-            "of a difference between settings is chance. Give each several seeds."
+            "of a difference between settings is chance. Train each with several seeds, such as "
+            "'seed=range(5)'."
         ]
     if not chance.is_pooled:
         noisy = max(rows, key=lambda row: row.std or 0.0)
@@ -116,25 +120,35 @@ def rest_commands(report: "SectionReport") -> list[tuple[str, str]]:
             continue
         if any(run.sweep == sweep for run in report.section.unfinished):
             commands.append((f"do the rest of {sweep.name}", command))
-        elif len(report.candidates) > 1 and any(
-            run.sweep == sweep for row in report.candidates for run in row.setting.runs
-        ):
+        elif any(run.sweep == sweep for row in _undecided(report) for run in row.setting.runs):
             commands.append(
                 (f"more seeds, in {sweep.name}", _with_more_seeds(command, sweep, report))
             )
     return commands
 
 
+def _undecided(report: "SectionReport") -> list["Row"]:
+    """Return the settings of which more seeds would tell which is the best; none if it is known."""
+    rows = report.candidates if report.best is not None else report.rows
+    return rows if len(rows) > 1 else []
+
+
 def _with_more_seeds(command: str, sweep: Path, report: "SectionReport") -> str:
-    """Return a sweep's command for the settings that may be the best, with twice the seeds."""
-    rows = [row for row in report.candidates if any(run.sweep == sweep for run in row.setting.runs)]
+    """Return a sweep's command for the settings that may be the best, with twice the seeds.
+
+    Of a single seed, five are made.
+    """
+    rows = [
+        row for row in _undecided(report) if any(run.sweep == sweep for run in row.setting.runs)
+    ]
     axes = {
         key: [value for value in values if any(row.setting.values[key] == value for row in rows)]
         for key, values in report.section.axes.items()
         if key in SweepFolder(sweep).varied() or len(report.sweeps) == 1
     }
     seeds = sorted({seed for row in rows for seed in row.setting.seeds})
-    more = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + len(seeds))]
+    new = len(seeds) if len(seeds) > 1 else FEW_SEEDS - 1
+    more = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + new)]
     own = [f"{key}={','.join(map(as_typed, values))}" for key, values in axes.items()]
     in_order = more == list(range(more[0], more[-1] + 1))
     listed = f"range({more[0]},{more[-1] + 1})" if in_order else ",".join(map(str, more))

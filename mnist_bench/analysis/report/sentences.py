@@ -21,8 +21,9 @@ NONE = "-"
 
 ON_IMAGES = (
     "The leading setting less others, on the images: the share of the seeds that get each test "
-    "image right, paired by image. It compares these very networks, on ever more images; of other "
-    "seeds it tells nothing, and which setting leads was chosen by looking."
+    "image right, paired by image, and p with Holm's correction over these rows. It compares these "
+    "very networks, on ever more images; of other seeds it tells nothing, and which setting leads "
+    "was chosen by looking, which no correction mends."
 )
 PAIRS = (
     "Named before looking, by --compare. Over seeds: Welch's test of the two settings' means, with "
@@ -132,6 +133,8 @@ def verdict(report: SectionReport) -> str:
     rows, candidates = report.rows, report.candidates
     if len(rows) < 2:
         return ""
+    if report.best is None and len({row.estimate.mean for row in rows}) == 1:
+        return f"All {len(rows)} settings gave the same {report.measure.name}: none leads."
     if report.best is None:
         return (
             f"Which setting is the best cannot be told: {rows[0].label} leads, and nothing tells "
@@ -243,9 +246,9 @@ def images_table(report: SectionReport) -> tuple[list[str], list[list[str]]]:
         if row.images is not None:
             found = row.images.difference
             rows.append(
-                [row.label, points(found.mean), span(found.interval), p_value(found.p_value)]
+                [row.label, points(found.mean), span(found.interval), p_value(row.images_p)]
             )
-    return ["leader against", "points", "95 % interval", "p"], rows
+    return ["leader against", "points", "95 % interval", "p (Holm)"], rows
 
 
 def pairs_table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -282,16 +285,15 @@ def pair_images_table(report: Report) -> tuple[list[str], list[list[str]]]:
         if pair.images is None:
             continue
         found, only = pair.images.difference, pair.images.mcnemar
-        p = only.p_value if only else found.p_value
         counts = [f"{only.only_a} and {only.only_b}" if only else NONE] * single
-        cells = [points(found.mean), span(found.interval), *counts, p_value(p)]
+        cells = [points(found.mean), span(found.interval), *counts, p_value(pair.images.p_value)]
         rows.append([*pair.names, *cells])
     counted = ["only one right"] * single
     return ["on images", "at", "points", "95 % interval", *counted, "p"], rows
 
 
 def points(value: float) -> str:
-    return f"{100 * value:+.2f}"
+    return f"{round(100 * value, 2) + 0.0:+.2f}"  # never -0.00
 
 
 def span(between: Interval | None) -> str:
@@ -307,12 +309,23 @@ def duration(seconds: float) -> str:
 def best_run(report: SectionReport) -> str:
     """Return which run is the best by validation, with its figures."""
     summary = report.best_run.summary
-    luck = " The best of several seeds is partly luck." * (len(report.section.runs) > 1)
+    luck = " The best of several runs is partly luck." * (len(report.section.runs) > 1)
     return (
         f"{report.best_run.path}: lowest validation loss, {summary['val_loss']:.4f}, as the test "
         f"set is not for choosing; validation accuracy {summary['val_accuracy']:.2%}, test "
-        f"accuracy {summary['test_accuracy']:.2%}.{luck}"
+        f"accuracy {summary['test_accuracy']:.2%}.{luck}{_its_setting(report)}"
     )
+
+
+def _its_setting(report: SectionReport) -> str:
+    """Return where the setting of the best run stands among the others: it need not lead."""
+    own = next(row for row in report.rows if report.best_run in row.setting.runs)
+    if own.is_candidate is None:
+        return ""
+    if own is report.rows[0]:
+        return f" Its setting, {own.label}, leads on average."
+    ruled = "cannot be" if own.is_candidate else "is"
+    return f" Its setting, {own.label}, {ruled} ruled out as the best on average."
 
 
 def _names(names: Sequence[str], between: str = ", ") -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mnist_bench.analysis import markdown
+from mnist_bench.analysis.images import OnImages
 from mnist_bench.analysis.report import sentences
 from mnist_bench.analysis.report.build import Report, Row, SectionReport
 from mnist_bench.analysis.report.figures import map_title
@@ -152,7 +153,7 @@ def as_json(report: Report) -> str:
                 "interval": _ends(pair.difference.interval),
                 "p_value": pair.difference.p_value,
                 "p_holm": pair.p_holm,
-                "on_images": _on_images(pair.images),
+                "on_images": pair.images and _on_images(pair.images),
                 "outlook": told,
             }
             for pair, told in zip(report.pairs, report.pair_outlooks, strict=True)
@@ -184,7 +185,11 @@ def _plain_section(report: SectionReport) -> dict[str, Any]:
             for effect in report.effects
         ],
         "settings": [
-            {**_plain(row, report), "leader_less_it_on_images": _on_images(row.images)}
+            {
+                **_plain(row, report),
+                "leader_less_it_on_images": row.images
+                and {**_on_images(row.images), "p_holm": row.images_p},
+            }
             for row in report.rows
         ],
         "outlook": report.outlook,
@@ -197,13 +202,11 @@ def _ends(between: Any) -> list[float] | None:
     return None if between is None else [between.low, between.high]
 
 
-def _on_images(found: Any) -> dict[str, Any] | None:
-    if found is None:
-        return None
+def _on_images(found: OnImages) -> dict[str, Any]:
     difference = found.difference
     return {
         "images": found.images,
         "difference": difference.mean,
         "interval": _ends(difference.interval),
-        "p_value": found.mcnemar.p_value if found.mcnemar else difference.p_value,
+        "p_value": found.p_value,
     }
