@@ -96,6 +96,7 @@ def test_an_imported_run_trains_on_and_is_exported(
     assert 0 < moved < 1e-3, "trained on, with tiny steps, from the weights of the file"
 
 
+@pytest.mark.slow
 def test_the_weights_that_were_tested_are_exported(
     images: Images, mnist_root: Path, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from tests.support.train_command import (
 LONGER = ("-m", *TINY, "data.limit=1000", "trainer.epochs=5", "seed=range(4)")
 
 
+@pytest.mark.slow
 def test_two_sweeps_that_begin_together_have_folders_of_their_own(tmp_path, mnist_root):
     """Both are told the same folder, as two of the same second are."""
     folder = "hydra.sweep.dir=sweep"
@@ -114,6 +115,7 @@ def test_the_same_command_again_does_what_is_missing(tmp_path, mnist_root):
         assert int(row["test_errors"]) == summary["test_errors"]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_says_how_it_goes_on_to_the_same_end(tmp_path, mnist_root):
     whole = sweep_of(tmp_path, mnist_root, *LONGER, "sweep.name=whole")
     assert "To go on" not in whole.stdout

@@ -203,6 +203,7 @@ def read_terminal(terminal):
         return b""
 
 
+@pytest.mark.slow
 def test_two_runs_into_one_folder_get_one_each(tmp_path, mnist_root):
     processes = [
         subprocess.Popen(

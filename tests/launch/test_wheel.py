@@ -80,6 +80,7 @@ def call(
     )
 
 
+@pytest.mark.slow
 def test_the_wheel_is_what_runs(program: Path, tmp_path: Path, mnist_root: Path) -> None:
     done = call(program, "train", "--info", "searchpath", cwd=tmp_path, mnist_root=mnist_root)
     assert done.returncode == 0, done.stderr

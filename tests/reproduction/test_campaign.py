@@ -250,6 +250,7 @@ def interrupted(tmp_path_factory, mnist_root):
     return cwd, process.returncode, output
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_run_and_ends_the_campaign(interrupted):
     cwd, code, output = interrupted
     assert code == 130
@@ -260,6 +261,7 @@ def test_ctrl_c_saves_the_run_and_ends_the_campaign(interrupted):
     assert not [path for path in (cwd / "results").rglob("*") if path.is_file()], "no report"
 
 
+@pytest.mark.slow
 def test_a_second_start_goes_on_and_its_training_outlives_it_under_the_lock(
     interrupted, mnist_root
 ):

@@ -100,6 +100,7 @@ def test_the_one_before_last_is_kept_and_used_if_last_is_damaged(tmp_path, conte
     assert "last.pt" in said[0] and "previous.pt" in said[0]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_one_before_to_the_same_end(tmp_path, mnist_root) -> None:
     for name, epochs in (("run", 3), ("whole", 5)):
         arguments = (*QUICK, f"trainer.epochs={epochs}", "scheduler=constant")

@@ -127,6 +127,7 @@ def train_within(limit, *arguments, cwd, data_root):
     )
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_ends_the_run_which_then_goes_on(tmp_path, mnist_root) -> None:
     """As on a full disk: the checkpoint has 7 MB. What was saved before is there still."""
     arguments = (*QUICK, "scheduler=constant", "hydra.run.dir=run")
@@ -148,6 +149,7 @@ def test_a_file_that_may_not_grow_ends_the_run_which_then_goes_on(tmp_path, mnis
     assert same_training(tmp_path / "run", tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_a_folder_that_goes_away_ends_the_run_in_a_sentence(tmp_path, mnist_root) -> None:
     with subprocess.Popen(
         [*COMMAND, *QUICK, "trainer.epochs=1000", "hydra.run.dir=run"],

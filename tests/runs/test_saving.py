@@ -123,6 +123,7 @@ def test_a_run_that_saves_at_its_end_only_is_the_same_run(tmp_path, mnist_root, 
     assert all(torch.equal(ours["network"][key], value) for key, value in theirs["network"].items())
 
 
+@pytest.mark.slow
 def test_stopped_before_its_end_it_is_saved_all_the_same(tmp_path, mnist_root, uninterrupted):
     status, output, _ = start_and_stop(signal.SIGTERM, tmp_path, mnist_root, "trainer.save_every=0")
     assert status == 128 + signal.SIGTERM
