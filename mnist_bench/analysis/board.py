@@ -6,22 +6,16 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from mnist_bench.analysis.collect import FoundRun
 from mnist_bench.analysis.find import runs_below
-from mnist_bench.config.identity import computed
-from mnist_bench.config.read import load_config, saved_choices, to_config
-from mnist_bench.config.walk import flatten
-from mnist_bench.errors import BenchError, ConfigError
+from mnist_bench.analysis.settings import told_apart
+from mnist_bench.errors import ConfigError
 from mnist_bench.runs.folder import RunFolder
-from mnist_bench.runs.records import read_summary
+from mnist_bench.runs.standing import standing
 
-Settings = Mapping[str, Any]
-
-# What a run may be told by first: others of its settings follow from these.
-NAMES = ("experiment", "model.name", "data.name", "optimizer.name", "scheduler.name", "loss.name")
 # A name of more differences, or more letters, says less than that of the folder.
 MOST_DIFFERENCES, MOST_LETTERS = 5, 100
 # How often new runs are looked for, in seconds.
@@ -31,37 +25,11 @@ LOOK_SECONDS = 3.0
 # --- Names ------------------------------------------------------------------------------------
 
 
-class Settled:
-    """The settings of runs, each read once: they stay what they are."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, Settings] = {}
-
-    def of(self, run: Path) -> Settings:
-        """Return what decides what a run computes; nothing if that cannot be read (yet)."""
-        if run not in self._known:
-            with contextlib.suppress(BenchError, OSError):
-                self._known[run] = _read(run)
-        return self._known.get(run, {})
-
-
-def _read(run: Path) -> Settings:
-    summary = read_summary(run)
-    if "config" in summary:
-        settings, experiment = summary["config"], summary.get("experiment")
-    else:
-        choices = saved_choices(run)
-        settings = flatten(to_config(load_config(RunFolder(run).config), choices))
-        experiment = choices.get("experiment")
-    named = {key: settings[key] for key in NAMES if key in settings}
-    return {"experiment": experiment, **named, **computed(settings)}
-
-
-def names_of(runs: Sequence[Path], root: Path, settled: Settled) -> dict[Path, str]:
-    """Return what each run below `root` is called: by what differs among those beside it."""
-    groups: dict[Path, list[Path]] = {}
+def names_of(runs: Sequence[FoundRun], root: Path) -> dict[str, Path]:
+    """Return each run below `root` by its name: by what differs among those beside it."""
+    groups: dict[Path, list[FoundRun]] = {}
     for run in runs:
-        groups.setdefault(run.parent, []).append(run)
+        groups.setdefault(run.path.parent, []).append(run)
     alike = [parent.name for parent in groups]
     names = {}
     for parent, members in groups.items():
@@ -69,43 +37,13 @@ def names_of(runs: Sequence[Path], root: Path, settled: Settled) -> dict[Path, s
         if len(groups) > 1 and parent != root:
             short = alike.count(parent.name) == 1
             prefix = f"{parent.name if short else parent.relative_to(root)}/"
-        called = differences([settled.of(run) for run in members])
+        called = [told.replace("/", "_") for told in told_apart(members)]  # else a folder's end
         for run, name in zip(members, called, strict=True):
-            plain = not name or len(name) > MOST_LETTERS
+            plain = not name or name.count("=") > MOST_DIFFERENCES or len(name) > MOST_LETTERS
             if not plain and called.count(name) > 1:
-                name = f"{run.name} {name}"
-            names[run] = prefix + (run.resolve().name if plain else name)
+                name = f"{run.path.name} {name}"
+            names[prefix + (run.path.resolve().name if plain else name)] = run.path
     return names
-
-
-def differences(settings: Sequence[Settings]) -> list[str]:
-    """Return for each of several runs the settings that tell it from the others.
-
-    Such as `kernel_size=3 seed=0`; nothing for all of them if these are too many.
-    """
-    kept: list[str] = []
-    keys = {key for each in settings for key in each} - set(NAMES)
-    for key in (*NAMES, *sorted(keys - {"seed"}), "seed"):
-        values = [_shown(each.get(key)) for each in settings]
-        chosen = [tuple(_shown(each.get(k)) for k in kept if k in NAMES) for each in settings]
-        follows = len(set(zip(chosen, values, strict=True))) == len(set(chosen))
-        if not follows:
-            kept.append(key)
-    if len(kept) > MOST_DIFFERENCES:
-        return [""] * len(settings)
-    short = [key.removesuffix(".name").rpartition(".")[2] for key in kept]
-    told = [s if short.count(s) == 1 else key for key, s in zip(kept, short, strict=True)]
-    return [
-        " ".join(f"{t}={_shown(each.get(key))}" for t, key in zip(told, kept, strict=True))
-        for each in settings
-    ]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_shown, value))}]"
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text.replace("/", "_")  # which TensorBoard takes for a folder
 
 
 # --- The page ---------------------------------------------------------------------------------
@@ -116,13 +54,16 @@ class Links:
 
     def __init__(self, root: Path, folder: Path):
         self.root, self.folder = root, folder
-        self.settled = Settled()
+        self.known: dict[Path, FoundRun] = {}  # each read once: settings stay what they are
         self.made: dict[str, Path] = {}  # by their names
 
     def update(self) -> int:
         """Bring the links up to what there is now, and return how many runs that are."""
-        runs = [run for run in runs_below(self.root) if RunFolder(run).tensorboard.is_dir()]
-        wanted = {name: run for run, name in names_of(runs, self.root, self.settled).items()}
+        paths = [run for run in runs_below(self.root) if RunFolder(run).tensorboard.is_dir()]
+        for path in paths:
+            if path not in self.known or not self.known[path].settings:
+                self.known[path] = FoundRun(path, standing(path))
+        wanted = names_of([self.known[path] for path in paths], self.root)
         for name in [name for name, run in self.made.items() if wanted.get(name) != run]:
             (self.folder / name).unlink(missing_ok=True)
             del self.made[name]
@@ -131,7 +72,7 @@ class Links:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(RunFolder(wanted[name]).tensorboard.resolve())
             self.made[name] = wanted[name]
-        return len(runs)
+        return len(paths)
 
 
 @contextlib.contextmanager

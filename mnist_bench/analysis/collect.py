@@ -44,11 +44,16 @@ class FoundRun:
         if config := self.summary.get("config"):
             found: Mapping[str, Any] = config
             return found
-        try:
-            saved = yaml.load(RunFolder(self.path).config.read_text(), Loader=LOADER)
-            return flatten(saved) if isinstance(saved, dict) else {}
-        except (OSError, yaml.YAMLError, ValueError):
-            return {}
+        saved = _read_yaml(RunFolder(self.path).config)
+        return flatten(saved) if isinstance(saved, dict) else {}
+
+    @cached_property
+    def overrides(self) -> Sequence[str]:
+        """What its command line set, also of one that has not ended."""
+        if "overrides" in self.summary:
+            return list(self.summary["overrides"])
+        saved = _read_yaml(RunFolder(self.path).overrides)
+        return [line for line in saved if isinstance(line, str)] if isinstance(saved, list) else []
 
     @cached_property
     def started(self) -> float:
@@ -62,6 +67,14 @@ class FoundRun:
             return self.path.stat().st_mtime
         except OSError:
             return 0.0
+
+
+def _read_yaml(path: Path) -> Any:
+    """Return what a file holds; None if there is none, or it is damaged."""
+    try:
+        return yaml.load(path.read_text(), Loader=LOADER)
+    except (OSError, yaml.YAMLError, ValueError):
+        return None
 
 
 def collect(paths: Sequence[Path | str] = ()) -> list[FoundRun]:
@@ -118,7 +131,8 @@ def _runs_of_sweep(folder: Path, inside: Mapping[str, bool]) -> Iterator[FoundRu
     asked_for = set()
     for digest, name in SweepFolder(folder).names().items():
         asked_for.add(name)
-        yield FoundRun(folder / name, standing(folder / name, digest), folder)
+        path = folder / name
+        yield FoundRun(path, standing(path, digest), folder)
     for name in sorted(name for name, is_folder in inside.items() if is_folder):
         if name not in asked_for:
             yield from _runs_in(folder / name)

@@ -4,6 +4,7 @@ R runs, N images, K classes. All is read from predictions.npz; no network is com
 """
 
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,13 +183,20 @@ def _tested(member: Member) -> str:
 def describe_ensemble(ensemble: Ensemble) -> RenderableType:
     """Return each run, then all together, and what any of them could have got right."""
     table = Table(box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    table.title = f"{len(ensemble.runs)} networks on {ensemble.images:,} test images"
+    table.pad_edge, table.collapse_padding = False, True
+    above = os.path.commonpath([os.path.abspath(run.parent) for run in ensemble.runs])
+    table.title = (
+        f"{len(ensemble.runs)} networks on {ensemble.images:,} test images, "
+        f"of {os.path.relpath(above)}"
+    )
     table.add_column("run", overflow="fold")
-    table.add_column("model")
-    table.add_column("errors", justify="right")
-    table.add_column("accuracy", justify="right")
+    if mixed := len(set(ensemble.models)) > 1:
+        table.add_column("model", no_wrap=True)
+    table.add_column("errors", justify="right", no_wrap=True)
+    table.add_column("accuracy", justify="right", no_wrap=True)
     for run, model, errors in zip(ensemble.runs, ensemble.models, ensemble.errors, strict=True):
-        table.add_row(Text(str(run)), Text(model), f"{errors:,}", _accuracy(ensemble, errors))
+        cells = [Text(os.path.relpath(run, above)), *[Text(model)] * mixed]
+        table.add_row(*cells, f"{errors:,}", _accuracy(ensemble, errors))
     table.add_section()
     together = {
         "mean of the probabilities": ensemble.errors_of_mean,
@@ -198,7 +206,9 @@ def describe_ensemble(ensemble: Ensemble) -> RenderableType:
     for name, errors in together.items():
         style = "bold green" if errors == best else "bold"
         table.add_row(
-            *(Text(name, style), "", Text(f"{errors:,}", style)),
+            Text(name, style),
+            *[Text()] * mixed,
+            Text(f"{errors:,}", style),
             Text(_accuracy(ensemble, errors), style),
         )
     told = (

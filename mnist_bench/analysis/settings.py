@@ -68,18 +68,25 @@ def differences(runs: Sequence[FoundRun], columns: Mapping[str, Sequence[Any]]) 
     """
     different = varying(columns)
     ordered = [key for key in CHOICES if key in different]
-    ordered += sorted(key for key in different if key not in CHOICES)
-    typed = {
-        line.lstrip("+~").partition("=")[0]
-        for run in runs
-        for line in run.summary.get("overrides", ())
-    }
+    others = [key for key in different if key not in CHOICES]
+    ordered += sorted(others, key=lambda key: (key == SEED, key))
+    typed = {line.lstrip("+~").partition("=")[0] for run in runs for line in run.overrides}
     shown: list[str] = []
     for key in ordered:
         chosen = [columns[choice] for choice in shown if choice in CHOICES]
         if key in typed or not _follows(columns[key], chosen):
             shown.append(key)
     return shown
+
+
+def told_apart(runs: Sequence[FoundRun]) -> list[str]:
+    """Return `kernel_size=3 seed=0` of each run: what tells it from the others, if anything."""
+    columns = settings_of(runs)
+    short = short_keys(differences(runs, columns))
+    return [
+        " ".join(f"{name}={as_typed(columns[key][place])}" for key, name in short.items())
+        for place in range(len(runs))
+    ]
 
 
 def _follows(values: Sequence[Any], chosen: Sequence[Sequence[Any]]) -> bool:

@@ -150,15 +150,14 @@ def ensemble(
     """
     import json
 
-    from rich.console import Console
-
     from mnist_bench.analysis.ensemble import combine_runs, describe_ensemble
+    from mnist_bench.loggers.console import Screen
 
     combined = combine_runs(runs)
     if as_json:
         print(json.dumps(combined.as_json(), indent=2, ensure_ascii=False))
     else:
-        Console(file=sys.stdout, highlight=False).print(describe_ensemble(combined))
+        Screen().console.print(describe_ensemble(combined))
 
 
 @app.command(rich_help_panel=PANEL)

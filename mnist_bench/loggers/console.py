@@ -5,6 +5,7 @@ What a run prints goes to train.log as well, but for the bar.
 
 import io
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,7 +70,7 @@ class Screen:
     def __init__(self) -> None:
         # Given its file, it draws tables with what the encoding of that has.
         self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        if not self.console.is_terminal:
+        if not self.console.is_terminal and "COLUMNS" not in os.environ:
             self.console = Console(
                 file=sys.stdout, highlight=False, soft_wrap=True, width=PLAIN_WIDTH
             )

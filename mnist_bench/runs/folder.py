@@ -68,6 +68,7 @@ class RunFolder:
         self.best = self.path / "checkpoints" / "best.pt"
         self.config = self.path / SAVED
         self.hydra = self.config.with_name("hydra.yaml")
+        self.overrides = self.config.with_name("overrides.yaml")
         self.owner = self.path / ".owner.json"
 
     def __str__(self) -> str:

@@ -1,16 +1,18 @@
 """How a run stands, as its folder tells it; without PyTorch, as there may be thousands to read."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from mnist_bench.errors import DataError, explain_file_error, naming
+from mnist_bench.errors import DataError, explain_file_error
 from mnist_bench.runs.folder import RunFolder
 
-# As RunFolder has it, whose many paths take longer to make than this file takes to read.
+# As RunFolder has it, whose many paths take longer to make than this file takes to read; that is
+# read by thousands, and so without pathlib, which takes as long again.
 SUMMARY = "summary.json"
 
 
@@ -20,14 +22,17 @@ def read_summary(folder: Path, digest: str | None = None) -> dict[str, Any]:
     Raises:
         DataError: the file is not a JSON object, or is of a run with another digest.
     """
-    path = folder / SUMMARY
+    path = os.path.join(folder, SUMMARY)
     try:
-        with naming(path), path.open("rb") as file:
+        with open(path, "rb") as file:
             content = json.loads(file.read())
         if not isinstance(content, dict):
             raise ValueError("it is not an object")
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        error.filename = path  # which an error of reading does not name
+        raise
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}): move {folder} away.") from error
     if digest is not None and content.get("digest", digest) != digest:

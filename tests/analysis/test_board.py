@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from mnist_bench.analysis.board import Links, board, differences
+from mnist_bench.analysis.board import Links, board
 from mnist_bench.analysis.find import runs_below
+from mnist_bench.analysis.settings import short_keys
 from tests.support.browser import console_errors, open_browser
 from tests.support.made_up_runs import write_run
 from tests.support.train_command import REPOSITORY, environment, run_train
@@ -69,12 +70,19 @@ def test_runs_that_differ_in_nothing_or_in_much_are_named_by_their_folders(tmp_p
         write_run(tmp_path / "same" / name, "seed=3", events=False)
         (tmp_path / "same" / name / "tensorboard").mkdir()
     assert names(tmp_path / "same", tmp_path / "links") == ["first", "second"]
-    assert differences([{str(key): i for key in range(6)} for i in (0, 1)]) == ["", ""]
+    much = ("trainer.epochs=3", "trainer.batch_size=64", "optimizer.lr=0.01", "model.dropout=0.1")
+    much += ("model.kernel_size=5", "label_smoothing=0.1")
+    for name, overrides in (("little", ()), ("much", much)):
+        write_run(tmp_path / "other" / name, *overrides, events=False)
+        (tmp_path / "other" / name / "tensorboard").mkdir()
+    assert names(tmp_path / "other", tmp_path / "more_links") == ["little", "much"]
 
 
 def test_keys_of_one_last_word_are_told_whole() -> None:
-    found = differences([{"a.size": 1, "b.size": 2}, {"a.size": 2, "b.size": 1}])
-    assert found == ["a.size=1 b.size=2", "a.size=2 b.size=1"]
+    assert short_keys(["a.size", "b.size", "b.rate", "seed"]) == {
+        **{"a.size": "a.size", "b.size": "b.size"},
+        **{"b.rate": "rate", "seed": "seed"},
+    }
 
 
 def test_new_runs_appear_and_damaged_ones_hide_no_other(tmp_path) -> None:

@@ -8,12 +8,10 @@ from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
-
 from mnist_bench.analysis.evaluate.evaluation import Evaluation, Wrong, evaluate_run
 from mnist_bench.analysis.evaluate.show import describe_evaluation
 from mnist_bench.errors import ConfigError, FileError, explain_file_error
-from mnist_bench.loggers.console import PLAIN_WIDTH
+from mnist_bench.loggers.console import Screen
 from mnist_bench.runs.folder import atomic_write
 
 
@@ -38,9 +36,7 @@ def evaluate_and_show(
     if as_json:
         print(json.dumps(evaluation.as_json(), indent=2, ensure_ascii=False))
     else:
-        console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        if not console.is_terminal:
-            console = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
+        console = Screen().console
         console.print(describe_evaluation(evaluation, console.width))
     if out is not None:
         written = write_evaluation(evaluation, out)
