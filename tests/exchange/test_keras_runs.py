@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -16,25 +14,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from mnist_bench.data.images import Images
 from mnist_bench.errors import BenchError
 from mnist_bench.exchange.keras.runs import export_run, import_run
-from mnist_bench.launch.jobs import PROGRAM
 from mnist_bench.runs.checkpoint import read_checkpoint, resume_command
 from mnist_bench.runs.folder import RunFolder
 from tests.support import keras_reference
 from tests.support.keras_reference import pixels
-from tests.support.train_command import COMMAND, environment
-
-
-def run_mnist_bench(
-    *arguments: str | Path, cwd: Path, data_root: Path
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(PROGRAM), *map(str, arguments)],
-        cwd=cwd,
-        env=environment(data_root),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+from tests.support.train_command import run_train
 
 
 def test_notebook_003_is_imported_with_as_many_errors_as_in_keras(
@@ -50,10 +34,11 @@ def test_notebook_003_is_imported_with_as_many_errors_as_in_keras(
     expected = model.predict(pixels(images, 2_000), batch_size=500, verbose=0)
     labels = images.test_labels[:2_000].numpy()
 
-    done = run_mnist_bench(
-        *("import-keras", "keras_cnn.h5", "--model", "cnn5x5", "--out", "run", "data.limit=2000"),
+    done = run_train(
+        *("keras_cnn.h5", "--model", "cnn5x5", "--out", "run", "data.limit=2000"),
         cwd=tmp_path,
         data_root=mnist_root,
+        verb="import-keras",
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run/summary.json").read_text())
@@ -71,20 +56,16 @@ def test_an_imported_run_trains_on_and_is_exported(
     saved: Path, mnist_root: Path, tmp_path: Path
 ) -> None:
     overrides = ("trainer.epochs=1", "data.limit=500", "optimizer=sgd", "optimizer.lr=1e-6")
-    done = run_mnist_bench(
-        *("import-keras", saved / "single.h5", "--model", "cnn5x5_single", "--out", "run"),
+    done = run_train(
+        *(str(saved / "single.h5"), "--model", "cnn5x5_single", "--out", "run"),
         *overrides,
         cwd=tmp_path,
         data_root=mnist_root,
+        verb="import-keras",
     )
     assert done.returncode == 0, done.stderr
-    subprocess.run(
-        [*COMMAND, "resume=run"],
-        cwd=tmp_path,
-        env=environment(mnist_root),
-        check=True,
-        timeout=300,
-    )
+    done = run_train("resume=run", cwd=tmp_path, data_root=mnist_root)
+    assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["status"], summary["epochs"]) == ("completed", 1)
     assert summary["imported_from"].startswith("single.h5, ")
@@ -103,18 +84,14 @@ def test_the_weights_that_were_tested_are_exported(
     """A run whose best epoch is not its last, as about every other of these: its predictions were
     made with the best.
     """
-    subprocess.run(
-        [
-            *COMMAND,
-            *("-m", "seed=range(10)", "model=cnn5x5_single", "data.limit=200"),
-            *("trainer.epochs=2", "optimizer=sgd", "optimizer.lr=0.5", "scheduler=constant"),
-            *("trainer.precision=fp32", "hydra.sweep.dir=runs"),
-        ],
+    done = run_train(
+        *("-m", "seed=range(10)", "model=cnn5x5_single", "data.limit=200"),
+        *("trainer.epochs=2", "optimizer=sgd", "optimizer.lr=0.5", "scheduler=constant"),
+        *("trainer.precision=fp32", "hydra.sweep.dir=runs"),
         cwd=tmp_path,
-        env=environment(mnist_root),
-        check=True,
-        timeout=300,
+        data_root=mnist_root,
     )
+    assert done.returncode == 0, done.stderr
     for summary in sorted(tmp_path.glob("runs/*/summary.json")):
         run, found = summary.parent, json.loads(summary.read_text())
         if found["tested_epoch"] < found["epochs"]:
@@ -171,10 +148,11 @@ def test_what_cannot_be_imported_is_refused(
 
 
 def test_a_refusal_is_one_sentence_on_stderr(mnist_root: Path, tmp_path: Path) -> None:
-    done = run_mnist_bench(
-        *("import-keras", "nothing.h5", "--model", "cnn5x5", "--out", "run"),
+    done = run_train(
+        *("nothing.h5", "--model", "cnn5x5", "--out", "run"),
         cwd=tmp_path,
         data_root=mnist_root,
+        verb="import-keras",
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"nothing\.h5 is not there: [^\n]*\.\n", done.stderr)

@@ -186,7 +186,7 @@ def test_status_is_told_from_beside(tmp_path, mnist_root):
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert told.returncode == 0 and "All runs are completed." in told.stdout
     none = subprocess.run([*command[:-1], "nowhere"], cwd=tmp_path, capture_output=True, text=True)
-    assert none.returncode == 1 and "nowhere is not the folder of a sweep" in none.stderr
+    assert none.returncode == 1 and "nowhere is not there: name the folder of a run" in none.stderr
 
 
 def test_checkpoints_stay_as_is_wished(tmp_path, mnist_root, images):

@@ -26,8 +26,8 @@ from mnist_bench.reproduction.reproduce import reproduce
 from tests.support.config_files import write_hydra_folder
 from tests.support.train_command import REPOSITORY, environment
 
-SMALL = ["data.limit=300", "trainer.epochs=2"]
-ENDLESS = ["data.limit=300", "trainer.epochs=1000"]
+SMALL = ["data.limit=300", "trainer.epochs=2", "trainer.figures=false"]
+ENDLESS = ["data.limit=300", "trainer.epochs=1000", "trainer.figures=false"]
 REPRODUCE_ENDLESSLY = f"""
 import sys
 from pathlib import Path

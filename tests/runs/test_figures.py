@@ -14,7 +14,7 @@ from mnist_bench.runs import figures
 from mnist_bench.runs.figures import draw_again
 from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.records import read_summary
-from tests.support.train_command import FEWER, run_train
+from tests.support.train_command import WITH_FIGURES, run_train
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_run_leaves_its_figures_and_the_command_draws_the_same_again(
     tmp_path, mnist_root
 ) -> None:
     process = run_train(
-        *(*FEWER, "data.limit=300", "trainer.epochs=1", "trainer.figures=true"),
+        *(*WITH_FIGURES, "data.limit=300", "trainer.epochs=1", "trainer.figures=true"),
         "hydra.run.dir=run",
         cwd=tmp_path,
         data_root=mnist_root,

@@ -24,17 +24,19 @@ from mnist_bench.loggers.artist import ARTIST
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = train_command()
 # mnist_cnn with fewer kernels, as many as compiled ones compute.
-FEWER = ("model.channels=[32,32]", "trainer.precision=fp32", "trainer.gpus=0")
+WITH_FIGURES = ("model.channels=[32,32]", "trainer.precision=fp32", "trainer.gpus=0")
+# Figures take seconds.
+FEWER = (*WITH_FIGURES, "trainer.figures=false")
 # Enough to go through every part of a run in a second.
 QUICK = (*FEWER, "data.limit=500", "trainer.epochs=1")
 TINY = (
     *("data.limit=200", "trainer.epochs=1", "trainer.gpus=0", "trainer.precision=fp32"),
-    *("model.channels=[4,4]", "model.dense=[8]", "logger=none"),
+    *("model.channels=[4,4]", "model.dense=[8]", "logger=none", "trainer.figures=false"),
 )
 # 95 % in some seconds.
 KNOWS_DIGITS = (
     *("model=cnn5x5_single", "data.limit=5000", "trainer.epochs=3", "logger=none"),
-    *("trainer.precision=fp32", "trainer.gpus=0"),
+    *("trainer.precision=fp32", "trainer.gpus=0", "trainer.figures=false"),
 )
 FIVE_EPOCHS = (*FEWER, "data.limit=1000", "trainer.epochs=5")
 
