@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeGuard
 
 from omegaconf import DictConfig, read_write
 
@@ -51,7 +51,7 @@ SAVE_SECONDS = 60.0
 
 @contextmanager
 def others_save_first(runs: Sequence[RunFolder]) -> Iterator[None]:
-    """Have a signal that ends this process first stop those on this machine that work in `runs`.
+    """Have a signal that ends this process first stop those that it has started to work in `runs`.
 
     A launcher whose main process is interrupted kills its workers wherever they are.
     """
@@ -61,7 +61,7 @@ def others_save_first(runs: Sequence[RunFolder]) -> Iterator[None]:
         end = time.monotonic() + SAVE_SECONDS
         while time.monotonic() < end:
             found = {run.path: run.owner_here() for run in runs}
-            working = {path: process for path, process in found.items() if process is not None}
+            working = {path: process for path, process in found.items() if _is_ours(process)}
             if not working:
                 break
             for path in working.keys() - told:
@@ -79,6 +79,19 @@ def others_save_first(runs: Sequence[RunFolder]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_ours(process: int | None) -> TypeGuard[int]:
+    """Return whether a process was started by this one, or by one that was."""
+    while process is not None and process > 1:
+        try:
+            # Of its name in brackets, its state, and the number of its parent.
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+        if process == os.getpid():
+            return True
+    return False
 
 
 # How often a process looks whether its parent lives, in seconds.

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from hydra import initialize_config_dir
@@ -15,7 +16,9 @@ from omegaconf import OmegaConf
 
 from mnist_bench.config.compose import CONF
 from mnist_bench.config.schema import register_schemas
+from mnist_bench.launch.jobs import others_save_first
 from mnist_bench.launch.sweeps.compose import JobLoader
+from mnist_bench.runs.folder import RunFolder
 from tests.support.train_command import (
     REPOSITORY,
     environment,
@@ -99,6 +102,34 @@ def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
         assert process.stdout.readline() == "ready\n"
         process.kill()
         assert process.stdout.read() == "", "read to its end: nobody writes to it any more"
+
+
+HOLDS = "import sys, time; from mnist_bench.runs.folder import RunFolder as Folder\n"
+HOLDS += "with Folder(sys.argv[1]).owned(): print('held', flush=True); time.sleep(600)"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_run_that_another_command_works_on_is_left_alone(tmp_path, ours):
+    """A sweep may be shared: a signal to one of the processes is for those that it has started."""
+    hold = [sys.executable, "-c", HOLDS, str(tmp_path)]
+    adopted = ["sh", "-c", '"$@" & exit', "sh", *hold]  # by the init process, as its parent ends
+    with subprocess.Popen(
+        hold if ours else adopted,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        ours or process.wait()
+        holder = RunFolder(tmp_path).owner_here()
+        try:
+            with pytest.raises(SystemExit) as ended, others_save_first([RunFolder(tmp_path)]):
+                signal.raise_signal(signal.SIGTERM)
+            assert ended.value.code == 128 + signal.SIGTERM
+            assert (RunFolder(tmp_path).owner_here() == holder) is not ours
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(holder, signal.SIGKILL)
 
 
 @pytest.mark.slow
