@@ -90,14 +90,14 @@ class Artist:
             if handler is not signal.SIG_IGN:
                 signal.signal(number, signal.default_int_handler)
         try:
-            if not _has_ended(self._process, PATIENCE) and self._waiting():
-                runs = _runs(self._waiting())
+            if not _has_ended(self._process, PATIENCE) and self.waiting():
+                runs = _runs(self.waiting())
                 self._say(f"drawing the figures of {runs} (Ctrl-C leaves them out)")
             with self._counting():
                 self._see_to_the_end()
         except KeyboardInterrupt:
             self._process.kill()
-            self._left_out += self._waiting()
+            self._left_out += self.waiting()
         finally:
             self._tell_what_is_missing()
             for number, handler in before.items():
@@ -127,7 +127,7 @@ class Artist:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._left_out += self._waiting()
+            self._left_out += self.waiting()
             self._tell_what_is_missing()
             self._forget()
 
@@ -147,7 +147,8 @@ class Artist:
                 return
             done = self._done
 
-    def _waiting(self) -> list[Path]:
+    def waiting(self) -> list[Path]:
+        """Return the folders of what is given and not drawn yet."""
         return self._given[self._done :]
 
     def _begin(self, *flags: str) -> "subprocess.Popen[bytes]":
@@ -196,7 +197,7 @@ class Artist:
                 f"The figures of {_runs(self._left_out)} are left out. To draw them: "
                 f"mnist-bench figures {_common(self._left_out)}"
             )
-        lost = [folder for folder in self._waiting() if folder not in self._left_out]
+        lost = [folder for folder in self.waiting() if folder not in self._left_out]
         if lost and self._errors is not None:
             self._errors.seek(0)
             ended = f"their process ended. To draw them: mnist-bench figures {_common(lost)}"
