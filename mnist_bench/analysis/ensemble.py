@@ -18,9 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_bench.analysis.find import find_folders, runs_below
-from mnist_bench.analysis.images import DAMAGED
 from mnist_bench.errors import ConfigError, DataError
-from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.folder import DAMAGED, RunFolder
 from mnist_bench.runs.records import read_summary
 
 
@@ -215,6 +214,11 @@ def describe_ensemble(ensemble: Ensemble) -> RenderableType:
         f"{_count(ensemble.any_wrong)} wrong in at least one, and "
         f"{ensemble.all_wrong:,} in all of them."
     )
+    if min(ensemble.errors) < ensemble.errors_of_mean:
+        told += (
+            " The best run alone makes fewer errors than the mean, but that only the test images "
+            "tell: choose what goes together by validation."
+        )
     return Group(table, Text(), Text(told))
 
 

@@ -1,6 +1,5 @@
 """Two settings compared on the same test images, by what predictions.npz has of each."""
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from mnist_bench.analysis.statistics import (
     mcnemar,
     paired_difference,
 )
-from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.folder import DAMAGED, RunFolder
 
 
 @dataclass(frozen=True)
@@ -31,18 +30,6 @@ class OnImages:
     @property
     def p_value(self) -> float | None:
         return self.mcnemar.p_value if self.mcnemar else self.difference.p_value
-
-
-# What reading a predictions.npz may raise, whatever is in its place.
-DAMAGED = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    zipfile.BadZipFile,
-)
 
 
 class RightImages:

@@ -18,7 +18,7 @@ from mnist_bench.data.splits import Splits, split_images
 from mnist_bench.errors import ConfigError, DataError, naming
 from mnist_bench.loggers.artist import ARTIST, why_not_drawn
 from mnist_bench.loggers.pictures import RunPictures, Tiles, caption
-from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.folder import DAMAGED, RunFolder
 from mnist_bench.runs.load import load
 from mnist_bench.runs.prepare import read_images
 from mnist_bench.runs.records import read_summary
@@ -39,7 +39,7 @@ def hand_over(run: Run, summary: Mapping[str, Any]) -> None:
     """
     try:
         weights = run.learner.tested.state_dict()
-        pictures = _choose(run.folder, summary, run.position.history, run.splits, weights)
+        pictures = choose_pictures(run.folder, summary, run.position.history, run.splits, weights)
         events = run.folder.tensorboard if run.folder.tensorboard.is_dir() else None
         ARTIST.draw(pictures, run.folder.figures, events)
     except Exception as error:
@@ -59,6 +59,28 @@ def draw_again(path: Path, config_dir: Path | None, announce: Callable[[str], No
     from mnist_bench.loggers.drawing import draw  # matplotlib, which trainings do without
 
     folder = RunFolder(path)
+    chosen = _choose_again(folder, config_dir, announce)
+    with naming(folder.figures):
+        return list(draw(chosen, folder.figures).values())
+
+
+def hand_over_again(
+    path: Path, config_dir: Path | None = None, announce: Callable[[str], None] = lambda line: None
+) -> None:
+    """Have the pictures of a run drawn beside this process, as `hand_over` has those of a new one.
+
+    Raises:
+        ConfigError, DataError: as `draw_again`.
+    """
+    folder = RunFolder(path)
+    events = folder.tensorboard if folder.tensorboard.is_dir() else None
+    ARTIST.draw(_choose_again(folder, config_dir, announce), folder.figures, events)
+
+
+def _choose_again(
+    folder: RunFolder, config_dir: Path | None, announce: Callable[[str], None]
+) -> RunPictures:
+    path = folder.path
     trained = load(path, config_dir)
     summary = read_summary(path)
     if summary.get("status") not in ("completed", "imported"):
@@ -66,19 +88,22 @@ def draw_again(path: Path, config_dir: Path | None, announce: Callable[[str], No
             f"{path} has no result to draw: the run was not tested, go on with it first."
         )
     splits = split_images(read_images(trained.config.data, announce), trained.config.data)
-    history = _read_history(folder)
-    chosen = _choose(folder, summary, history, splits, trained.network.state_dict())
-    with naming(folder.figures):
-        return list(draw(chosen, folder.figures).values())
+    history = read_history(folder)
+    return choose_pictures(folder, summary, history, splits, trained.network.state_dict())
 
 
-def _choose(
+def choose_pictures(
     folder: RunFolder,
     summary: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
     splits: Splits,
     weights: Mapping[str, Tensor],
 ) -> RunPictures:
+    """Return what the pictures of a tested run are drawn of.
+
+    Raises:
+        DataError: its predictions.npz is damaged, or of other images than those of `splits`.
+    """
     logits_NK, labels_N = _read_predictions(folder, splits)
     names, images_NCHW = splits.class_names, splits.test.images
     probabilities_NK = torch.from_numpy(logits_NK).double().softmax(1)
@@ -120,7 +145,9 @@ def _read_predictions(folder: RunFolder, splits: Splits) -> tuple[np.ndarray, np
     try:
         with naming(folder.predictions), np.load(folder.predictions) as saved:
             logits_NK, labels_N = saved["logits"], saved["labels"]
-    except (ValueError, KeyError, EOFError) as error:
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise DataError(f"{folder.predictions} is damaged ({error}).") from error
     if not np.array_equal(labels_N, splits.test.labels.cpu().numpy()):
         raise DataError(
@@ -129,7 +156,12 @@ def _read_predictions(folder: RunFolder, splits: Splits) -> tuple[np.ndarray, np
     return logits_NK, labels_N
 
 
-def _read_history(folder: RunFolder) -> list[dict[str, float]]:
+def read_history(folder: RunFolder) -> list[dict[str, float]]:
+    """Return a mapping of the columns of metrics.csv for each epoch.
+
+    Raises:
+        DataError: it is damaged.
+    """
     try:
         with naming(folder.metrics), folder.metrics.open(newline="") as file:
             rows = [

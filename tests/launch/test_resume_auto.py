@@ -188,7 +188,7 @@ def test_between_the_runs_of_a_sweep_a_signal_ends_it_with_its_table(
         status=128 + signal.SIGTERM,
     )
     assert ended.stderr == ""
-    assert "1 of 2 runs are completed, 1 are left. To go on: " in ended.stdout
+    assert "1 of 2 runs are completed, 1 is left. To go on: " in ended.stdout
     assert (tmp_path / "outputs" / "sweeps" / "between" / "sweep.csv").exists()
 
 

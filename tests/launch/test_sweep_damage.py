@@ -65,4 +65,4 @@ def test_a_damaged_record_is_named_and_runs_are_found_without_it(tmp_path, mnist
 def test_it_ends_at_the_first_failure_if_that_is_wished(tmp_path, mnist_root):
     fails = (*NAMED, "optimizer=sgd", "optimizer.lr=1e20,0.01", "sweep.fail_fast=true")
     process = sweep_of(tmp_path, mnist_root, *fails, status=1)
-    assert "1 failed, 1 are left" in process.stdout
+    assert "1 failed, 1 is left" in process.stdout

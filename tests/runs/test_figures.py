@@ -23,8 +23,8 @@ def chosen(uninterrupted, images, compose):
     splits = split_images(images, compose("data.limit=1000").data)
     weights = torch.load(uninterrupted / "checkpoints" / "last.pt", weights_only=True)["network"]
     folder = RunFolder(uninterrupted)
-    history = figures._read_history(folder)
-    return figures._choose(folder, read_summary(uninterrupted), history, splits, weights)
+    history = figures.read_history(folder)
+    return figures.choose_pictures(folder, read_summary(uninterrupted), history, splits, weights)
 
 
 def test_right_wrong_and_surest_are_of_the_images_that_they_say(
@@ -112,12 +112,29 @@ def test_a_run_leaves_its_figures_and_the_command_draws_the_same_again(
         assert (np.asarray(Image.open(folder / f"{name}.png")) == pixels).all(), name
 
 
+def test_the_same_sweep_again_draws_what_an_earlier_command_has_left_out(
+    tmp_path, mnist_root
+) -> None:
+    sweep = ("-m", *WITH_FIGURES, "data.limit=200", "trainer.epochs=1", "sweep.name=two")
+    for _ in range(2):
+        done = run_train(
+            *(*sweep, "seed=0,1", "trainer.figures=true"), cwd=tmp_path, data_root=mnist_root
+        )
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        runs = [tmp_path / "outputs" / "sweeps" / "two" / f"seed={seed}" for seed in (0, 1)]
+        for run in runs:
+            assert {file.stem for file in (run / "figures").iterdir()} == PICTURES.keys()
+        shutil.rmtree(runs[0] / "figures")
+
+
 def test_what_has_no_result_is_refused_in_a_sentence(uninterrupted, tmp_path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(uninterrupted, copy)
-    (copy / "predictions.npz").write_bytes(b"PK")
-    with pytest.raises(figures.DataError, match=r"predictions\.npz is damaged"):
-        draw_again(copy, None, print)
+    whole = (copy / "predictions.npz").read_bytes()
+    for damaged in (b"PK", whole[:500], b""):
+        (copy / "predictions.npz").write_bytes(damaged)
+        with pytest.raises(figures.DataError, match=r"predictions\.npz is damaged"):
+            draw_again(copy, None, print)
     (copy / "summary.json").unlink()
     with pytest.raises(figures.ConfigError, match="has no result to draw"):
         draw_again(copy, None, print)

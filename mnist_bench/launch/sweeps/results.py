@@ -19,6 +19,8 @@ from mnist_bench.runs.standing import Standing, State
 
 # Of more runs, a table shows the best; sweep.csv has all.
 MOST_ROWS = 40
+# Of those that wait, as many stand in it: there is nothing to see of them.
+MOST_WAITING = 5
 COLUMNS = ("train", "val", "val loss", "test", "errors", "time")
 NARROW = ("val loss", "test", "time")
 FIGURES = (
@@ -34,21 +36,30 @@ def best_of(standings: Sequence[Standing]) -> Standing | None:
     return min(completed, key=lambda s: float(s.summary["val_loss"]), default=None)
 
 
-def results_table(title: str, standings: Sequence[Standing], varied: Sequence[str] = ()) -> Table:
+def results_table(
+    title: str,
+    standings: Sequence[Standing],
+    varied: Sequence[str] = (),
+    most_waiting: int = MOST_WAITING,
+) -> Table:
     """Return a row for each run; of very many, for those of lowest validation loss.
 
     The lowest of all, of the completed ones, is marked as the best. `varied` are the keys that vary
-    in the sweep.
+    in the sweep. Of runs that wait the first are shown, and the others counted.
     """
-    best, shown = best_of(standings), list(standings)
+    waiting = [place for place, s in enumerate(standings) if s.state is State.waiting]
+    hidden = set(waiting[most_waiting:])
+    best, shown = best_of(standings), [s for p, s in enumerate(standings) if p not in hidden]
     if len(shown) > MOST_ROWS:
         shown = sorted(shown, key=lambda s: s.summary.get("val_loss") or float("inf"))[:MOST_ROWS]
         title = f"{title}: the {MOST_ROWS} best of {len(standings)} runs"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
+    if hidden:
+        table.caption, table.caption_justify = f"and {len(hidden)} more that wait", "left"
     table.collapse_padding = True
     table.add_column("run", overflow="fold")
     if any(s.state is not State.completed for s in shown):
-        table.add_column("state", no_wrap=True)
+        table.add_column("state, epochs", no_wrap=True)
     # On a narrow screen names need the room.
     table.pad_edge = Screen().console.width >= PLAIN_WIDTH
     columns = COLUMNS if table.pad_edge else NARROW
@@ -58,7 +69,7 @@ def results_table(title: str, standings: Sequence[Standing], varied: Sequence[st
         table.add_column("", no_wrap=True)  # which has the lowest validation loss
     labels = shorten([_whole_name(s, varied) for s in shown])
     for label, found in zip(labels, shown, strict=True):
-        state = [_state(found)] * (table.columns[1].header == "state")
+        state = [_state(found)] * (table.columns[1].header == "state, epochs")
         row = (label, *state, *(_figures(found)[column] for column in columns))
         if found is best:
             table.add_row(*row, "best", style="bold")
@@ -76,7 +87,7 @@ def _whole_name(found: Standing, varied: Sequence[str]) -> str:
 
 
 def _state(found: Standing) -> str:
-    return found.state.value + (f" after {found.epochs}" if found.epochs else "")
+    return found.state.value + (f", {found.epochs}" if found.epochs else "")
 
 
 def _figures(found: Standing) -> dict[str, str]:

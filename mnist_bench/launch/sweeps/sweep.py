@@ -25,6 +25,7 @@ from mnist_bench.launch.sweeps.plan import Job, compose_job, groups_of, plan
 from mnist_bench.launch.sweeps.record import SweepRecord
 from mnist_bench.launch.sweeps.results import forecast, results_table, tell_best, write_csv
 from mnist_bench.loggers.console import Screen, info, print_error
+from mnist_bench.runs.figures import hand_over_again
 from mnist_bench.runs.folder import (
     RunFolder,
     claim_folder,
@@ -62,7 +63,8 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
         found = [
             standing(folder / known.get(job.digest, job.name()), job.digest) for job in planned.jobs
         ]
-        show(results_table(f"{folder}: a dry run, which trains nothing", found))
+        title = f"{folder}: a dry run, which trains nothing"
+        show(results_table(title, found, most_waiting=len(found)))
         info(forecast(found))
         return {}
     make = make_folder if config.sweep.name else claim_folder
@@ -75,6 +77,7 @@ def carry_out(config: DictConfig, launcher: Launcher, lines: Sequence[str]) -> d
             sweep.tell_the_end()
         raise
     failed = sweep.tell_the_end()
+    sweep.draw_missing_figures()
     if failed:
         sys.exit(1)
     standings = sweep.standings
@@ -262,30 +265,34 @@ class Sweep:
         tell_best(self.record, everything)
         if sum(found.state is State.completed for found in everything) > 1:
             info(f"what that allows to conclude: mnist-bench report {self._shortest()}")
-        self._tell_of_missing_figures()
         if completed < len(states):
             left = len(states) - completed - failed
             told = [f"{completed} of {len(states)} runs are completed"]
-            told += [f"{failed} failed"] * (failed > 0) + [f"{left} are left"] * (left > 0)
+            are = "is" if left == 1 else "are"
+            told += [f"{failed} failed"] * (failed > 0) + [f"{left} {are} left"] * (left > 0)
             info(f"{', '.join(told)}. To go on: {self.command()}")
         write_csv(self.record.path / "sweep.csv", self.record.varied(), everything)
         return failed > 0
 
-    def _tell_of_missing_figures(self) -> None:
-        """Name runs of earlier commands that were killed before they had drawn all."""
+    def draw_missing_figures(self) -> None:
+        """Draw those of runs that earlier commands have completed, and were stopped before that."""
         if not self.config.trainer.figures:
             return
         without = [
-            os.path.relpath(self._folder(job).path)
+            folder
             for job in self.jobs
             if self.names[job.digest] not in self.attempted
             and self._state(job) is State.completed
-            and not self._folder(job).figures.is_dir()
+            and not (folder := self._folder(job)).figures.is_dir()
+            and (folder.best.is_file() or folder.can_go_on)  # else there are no weights to draw
         ]
-        if without:
-            few = without if len(without) <= 3 else [os.path.relpath(self.record.path)]
-            command = shlex.join(["mnist-bench", "figures", *few])
-            info(f"Without figures: {len(without)} of the runs. To draw them: {command}")
+        own = next(iter(config_dirs(self.config.hydra.runtime)), None)
+        try:
+            for folder in without:
+                hand_over_again(folder.path, Path(own) if own else None)
+        except (BenchError, OSError) as error:
+            command = f"mnist-bench figures {self._shortest()}"
+            info(f"Figures of earlier runs are missing ({error}). To draw them: {command}")
 
     def _shortest(self) -> str:
         """Return the sweep as it is shortest to type: by its name, where that leads to it."""
