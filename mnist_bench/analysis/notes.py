@@ -37,7 +37,7 @@ def notes_on(section: Section) -> list[str]:
         )
     if section.repeated:
         names = _some([_name(run) for run in section.repeated])
-        notes.append(f"Left out, as a newer run has the same setting and seed: {names}.")
+        notes.append(f"Left out, as another run, no older, has the same setting and seed: {names}.")
     return notes
 
 

@@ -22,6 +22,7 @@ from mnist_bench.analysis.report.build import Report, build
 from mnist_bench.analysis.report.outlook import rest_commands
 from mnist_bench.analysis.report.sentences import (
     best_run,
+    lessons,
     missing,
     plus_minus,
     points,
@@ -132,6 +133,19 @@ def test_the_better_kernel_is_found_and_the_others_are_ruled_out(sweep: Path) ->
     assert (found.row_key, found.column_key) == ("model.kernel_size", "model.dropout")
 
 
+def test_what_each_key_does_is_told_in_a_sentence(sweep: Path) -> None:
+    (section,) = built(sweep).sections
+    means = {k: np.mean(values_of(sweep, f"*kernel_size={k}--*")) for k in (3, 5)}
+    first, second = lessons(section)
+    points = f"{100 * (means[5] - means[3]):.2f} points"
+    assert first.startswith(f"kernel_size makes a difference: on average 5 is {points} better than")
+    assert first.endswith("better than 3 (p < 0.0001).")
+    assert second.startswith("dropout: no difference shown on average (p = 0.")
+    (section,) = built(sweep, metric="test_loss").sections
+    assert "on average 5 is 0." in lessons(section)[0]
+    assert " of test loss better than 3" in lessons(section)[0]
+
+
 def test_by_a_loss_the_lower_is_better(sweep: Path) -> None:
     (section,) = built(sweep, metric="test_loss").sections
     assert {row.setting.values["model.kernel_size"] for row in section.candidates} == {5}
@@ -223,7 +237,7 @@ def test_a_single_seed_each_is_said_to_tell_nothing(tmp_path: Path) -> None:
     # What single networks can be asked is McNemar's question.
     assert pair.images is not None and pair.images.mcnemar is not None
     text = as_markdown(found)
-    assert "There is no ±" in text and "not told" in text
+    assert "There is no ±" in text and "one seed only" in text
 
 
 def test_a_deviation_that_stands_out_changes_the_method_and_is_said(copy: Path) -> None:

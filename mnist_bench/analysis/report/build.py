@@ -158,7 +158,8 @@ def build(runs: Sequence[FoundRun], options: Options) -> Report:
 def _why_uncounted(run: FoundRun, measure: Measure) -> str:
     if not run.is_completed:
         standing = run.standing
-        after = f" after {standing.epochs} epochs" if standing.epochs else ""
+        epochs = f"{standing.epochs} epoch{'s' * (standing.epochs != 1)}"
+        after = f" after {epochs}" if standing.epochs else ""
         error = standing.damage or run.summary.get("error") or ""
         return f"{standing.state.value}{after}{f': {error}' if error else ''}"
     value = run.summary.get(measure.key)

@@ -13,6 +13,8 @@ from mnist_bench.analysis.statistics import Interval
 from mnist_bench.loggers.console import format_seconds
 from mnist_bench.runs.standing import State
 
+# Below it a difference is called one.
+LEVEL = 0.05
 # As many names stand in a sentence.
 MOST_NAMES = 6
 # As many keys have a column each.
@@ -174,6 +176,29 @@ def effects_note(report: SectionReport) -> str:
     return told + f" {_count(left_out, 'setting')} without counterparts left out." * bool(left_out)
 
 
+def lessons(report: SectionReport) -> list[str]:
+    """Return of each key in a sentence what it does on average, the surest first."""
+    measure = report.measure
+    told = [effect for effect in report.effects if effect.p_value is not None]
+    found = []
+    for effect in sorted(told, key=lambda effect: float(effect.p_value or 0.0)):
+        name, p = report.section.short[effect.key], p_value(effect.p_value)
+        p = f"p {p}" if p.startswith("<") else f"p = {p}"
+        if float(effect.p_value or 0.0) >= LEVEL:
+            found.append(f"{name}: no difference shown on average ({p}).")
+            continue
+        sign = 1 if measure.higher_is_better else -1
+        best, worst = (
+            choose(effect.levels, key=lambda level: sign * level.mean.mean) for choose in (max, min)
+        )
+        gap = measure.number(abs(best.mean.mean - worst.mean.mean))
+        found.append(
+            f"{name} makes a difference: on average {as_typed(best.value)} is {gap}"
+            f"{measure.unit or f' of {measure.name}'} better than {as_typed(worst.value)} ({p})."
+        )
+    return found
+
+
 def effects_table(report: SectionReport) -> tuple[list[str], list[list[str]]]:
     measure = report.measure
     rows = []
@@ -275,8 +300,8 @@ def pairs_table(report: Report) -> tuple[list[str], list[list[str]]]:
 
 def pair_verdict(pair: NamedPair) -> str:
     if pair.p_holm is None:
-        return "not told"
-    return "different" if pair.p_holm < 0.05 else "not shown"
+        return "one seed only" if min(pair.first.n, pair.second.n) < 2 else "not told"
+    return "different" if pair.p_holm < LEVEL else "not shown"
 
 
 def pair_images_table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -289,7 +314,7 @@ def pair_images_table(report: Report) -> tuple[list[str], list[list[str]]]:
         cells = [points(found.mean), span(found.interval), *counts, p_value(pair.images.p_value)]
         rows.append([*pair.names, *cells])
     counted = ["only one right"] * single
-    return ["on images", "at", "points", "95 % interval", *counted, "p"], rows
+    return ["test accuracy on images", "at", "points", "95 % interval", *counted, "p"], rows
 
 
 def points(value: float) -> str:

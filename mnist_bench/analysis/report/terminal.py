@@ -53,6 +53,7 @@ def _show_section(report: SectionReport) -> None:
     if report.effects:
         _show(sentences.effects_table(report))
         info(sentences.effects_note(report), style="dim")
+        _lines(sentences.lessons(report))
     for found in report.maps[:1]:
         _show_map(found, report)
     if told := sentences.verdict(report):

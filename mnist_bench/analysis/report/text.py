@@ -48,7 +48,9 @@ def _section(report: SectionReport) -> list[str]:
         parts.append(f"**{told}**")
     parts.append(_list(report.notes))
     if report.effects:
-        parts += ["### What each key does", markdown.paragraph(sentences.effects_note(report))]
+        parts += ["### What each key does"]
+        parts += [f"- {told}" for told in sentences.lessons(report)]
+        parts.append(markdown.paragraph(sentences.effects_note(report)))
         parts.append(_table(sentences.effects_table(report)))
     for found in report.maps:
         short = report.section.short
