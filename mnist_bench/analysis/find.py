@@ -25,8 +25,11 @@ def find_folder(given: str | Path) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    places = [Path(given), *(OUTPUTS / where / given for where in NAMED_IN)]
-    folders = [place for place in places if place.is_dir()]
+    if not str(given):
+        raise ConfigError("An empty name was given: name the folder of a run, a sweep or a search.")
+    folders = [place for place in _places(given) if place.is_dir()]
+    if not folders and Path(given).exists():
+        raise ConfigError(f"{given} is a file: name the folder of a run, a sweep or a search.")
     if not folders:
         raise ConfigError(
             f"{given} is not there: name the folder of a run, of a sweep or of a search, or the "
@@ -47,9 +50,10 @@ def find_folders(given: str | Path) -> list[Path]:
     if path.is_file():
         return [path.parent] if path.name == "summary.json" else []
     if glob.has_magic(str(given)) and not path.exists():
-        matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))
-        if folders := [match for match in matches if match.is_dir()]:
-            return folders
+        for place in map(str, _places(given)):
+            matches = sorted(Path(match) for match in glob.glob(place, recursive=True))
+            if folders := [match for match in matches if match.is_dir()]:
+                return folders
     return [find_folder(given)]
 
 
@@ -104,6 +108,10 @@ def contents(folder: Path) -> dict[str, bool]:
             return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
     except OSError:  # it is removed meanwhile, or may not be read
         return {}
+
+
+def _places(given: str | Path) -> list[Path]:
+    return [Path(given), *(OUTPUTS / where / given for where in NAMED_IN)]
 
 
 def _has_runs(folder: Path) -> bool:

@@ -6,6 +6,7 @@ for run in list_runs(["outputs/sweeps/kernels"]):
 """
 
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -58,7 +59,10 @@ def list_runs(paths: Sequence[Path | str] = ()) -> list[ListedRun]:
     runs = sorted(collect(paths), key=lambda run: -run.started)
     told = [run for run in runs if run.settings]  # the others have not begun, or are damaged
     columns = settings_of(told)
+    # Of those that have not begun, the names of their folders tell what they will differ in.
+    named = {key for run in runs if not run.settings for key in _named(run)}
     shown = differences(told, columns)
+    shown += [key for key in columns if key in named and key not in shown]
     values = {
         run.path: {key: columns[key][place] for key in shown} for place, run in enumerate(told)
     }
@@ -126,19 +130,23 @@ def _table(folder: Path, runs: Sequence[ListedRun], short: dict[str, str]) -> Ta
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("run", overflow="fold")
     table.add_column("started", no_wrap=True)
-    table.add_column("state", no_wrap=True)
+    table.add_column("state, epochs", no_wrap=True)
     for name in ("val", "test"):
         table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
         own = {key: value for key, value in run.differs.items() if key not in common}
-        after = f" after {run.epochs}" if run.state in ("running", "stopped", "failed") else ""
+        after = f", {run.epochs}" if run.state in ("running", "stopped", "failed") else ""
         table.add_row(
             _name(run, own, short),
             f"{run.started:%d %b %H:%M}" if run.started else "",
             Text(f"{run.state}{after if run.epochs else ''}", style=STYLES.get(run.state, "")),
-            *(f"{v:.2%}" if v is not None else "" for v in (run.val_accuracy, run.test_accuracy)),
+            *map(_percent, (run.val_accuracy, run.test_accuracy)),
         )
     return table
+
+
+def _percent(accuracy: float | None) -> str:
+    return f"{accuracy:.2%}" if accuracy is not None and math.isfinite(accuracy) else ""
 
 
 def _name(run: ListedRun, own: dict[str, Any], short: dict[str, str]) -> Text:

@@ -63,6 +63,21 @@ def test_globs_names_and_files_beside_runs(sweep: Path) -> None:
     assert find_folders("outputs/runs/[1]") == [bracketed]
 
 
+def test_a_glob_may_be_of_names(sweep: Path) -> None:
+    assert find_folders("kern*") == [sweep]
+    assert find_folders("kernels/*=[12]") == [sweep / "seed=1", sweep / "seed=2"]
+
+
+def test_what_is_no_folder_is_said_to_be_that() -> None:
+    Path("notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"notes\.txt is a file: name the folder"):
+        find_folder("notes.txt")
+    with pytest.raises(ConfigError, match="An empty name was given"):
+        find_folder("")
+    with pytest.raises(ConfigError, match="An empty name was given"):
+        find_folders("")
+
+
 def test_runs_end_the_way_down() -> None:
     run = write("outputs/runs/one")
     write("outputs/runs/one/figures/two")

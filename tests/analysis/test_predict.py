@@ -9,8 +9,10 @@ from typer.testing import CliRunner
 
 from mnist_bench.analysis.evaluate.evaluation import evaluate_run
 from mnist_bench.analysis.predict.answers import Answer, answer_files
+from mnist_bench.analysis.predict.command import predict_files
 from mnist_bench.analysis.predict.show import Lines, blocks, draw_sheet
 from mnist_bench.cli import app
+from mnist_bench.errors import ConfigError
 from mnist_bench.runs.load import load
 from tests.support.train_command import run_train
 
@@ -110,6 +112,14 @@ def test_what_cannot_be_read_is_named_and_the_others_are_answered(
     assert len(first) == len(second)
     assert first.split()[1] == "7" and second.split()[1] == "2"
     assert len(plain.stderr.splitlines()) == 3 and "Traceback" not in plain.output
+
+
+def test_a_picture_does_not_replace_an_image(trained, digits, tmp_path) -> None:
+    digits[0].save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(ConfigError, match=r"a\.png is one of the images to read"):
+        predict_files(trained, [tmp_path], picture=tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == before
 
 
 def test_a_picture_of_nothing_is_not_written(trained, tmp_path) -> None:

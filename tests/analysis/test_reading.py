@@ -105,6 +105,14 @@ def test_runs_that_have_not_begun_add_no_differences(cwd: Path) -> None:
     assert (runs[-1].state, runs[-1].started) == ("waiting", None)
 
 
+def test_those_that_have_begun_are_named_by_what_those_that_wait_will_differ_in(cwd: Path) -> None:
+    for run in (cwd / "outputs/sweeps/one").glob("*kernel_size=5*"):
+        shutil.rmtree(run)
+    runs = list_runs(["one"])
+    assert {run.state for run in runs} == {"completed", "waiting"}
+    assert all({*run.differs} == {*AXES, "seed"} for run in runs)
+
+
 def test_trials_of_a_search_are_runs(cwd: Path) -> None:
     sweep, search = cwd / "outputs/sweeps/one", cwd / "outputs/searches/digits"
     for number, run in enumerate(sorted(sweep.glob("*seed=*"))):
