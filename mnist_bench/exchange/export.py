@@ -67,8 +67,9 @@ def export_network(
         checked = _check(_reader(Path(opened.name), to, config_dir), trained, images, file)
     rows, columns = trained.image_shape[1:]
     colours = "" if trained.image_shape[0] == 1 else ", 3"
+    by = "" if to == "onnx" else "for mnist_bench.load, which goes "
     return (
-        f"{file}: {trained.config.model.name} {trained.when}, {len(content) / 1e6:,.1f} MB; "
+        f"{file}: {trained.config.model.name} {trained.when}, {len(content) / 1e6:,.1f} MB; {by}"
         f"from uint8 images (N, {rows}, {columns}{colours}), not scaled, to the probabilities of "
         f"{len(trained.class_names)} classes\n{checked}"
     )

@@ -300,12 +300,17 @@ def _figure(
 
 
 def _headline(figure: Figure, run: RunPictures, note: str = "") -> None:
-    """A line at the top, which may not have room for the whole name of the run at its end."""
+    """A line at the top; two smaller ones where a narrow picture has no room for it."""
     width, height = figure.get_size_inches()
-    text = _short(
-        "   ".join(filter(None, (run.result, note, run.name))), int((width - 0.2) / 0.068)
-    )
-    figure.text(0.1 / width, 1 - 0.22 / height, text, fontsize=9, color=FAINT)
+    result = "; ".join(filter(None, (run.result, note)))
+    if len(result) + len(run.name) + 3 <= (width - 0.2) / 0.068:
+        lines, size = [f"{result}   {run.name}"], 9.0
+    else:
+        lines, size = [result, run.name], 7.5
+    for number, line in enumerate(lines):
+        text = _short(line, int((width - 0.2) / (0.068 * size / 9)))
+        top = 1 - (0.22 if len(lines) == 1 else 0.15 + 0.14 * number) / height
+        figure.text(0.1 / width, top, text, fontsize=size, color=FAINT)
 
 
 def _scale_losses(axes: Axes, run: RunPictures) -> None:

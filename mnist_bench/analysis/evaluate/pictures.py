@@ -80,17 +80,12 @@ def draw_reliability(evaluation: Evaluation) -> Figure:
         markersize=5,
         clip_on=False,
         zorder=3,
-        label="mean confidence of a bin",
+        label="a bin, at its mean confidence",
     )
-    above.set(
-        ylabel="accuracy",
-        ylim=(0, 1.02),
-        xlim=(0, 1),
-        title=f"{evaluation.model} on {evaluation.dataset}",
-    )
-    told = f"expected calibration error {calibration.ece:.2%}"
-    above.text(0.03, 0.76, told, transform=above.transAxes)
+    title = f"{evaluation.model} on {evaluation.dataset}: calibration error {calibration.ece:.2%}"
+    above.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1), title=title)
     above.legend(loc="upper left")
     below.bar(middles, [b.images for b in full], 0.92 * width, color=FAINT)
     below.set(xlabel="confidence", ylabel="images", yscale="log")
+    below.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
     return figure

@@ -38,6 +38,8 @@ def predict_files(
     if picture is not None and not picture.absolute().parent.is_dir():
         raise ConfigError(f"--picture {picture}: there is no folder {picture.parent}; make it.")
     paths = find_images(given)
+    if picture is not None and picture.resolve() in {path.resolve() for path in paths}:
+        raise ConfigError(f"--picture {picture} is one of the images to read: give another name.")
     network = load(run, config_dir)
     errors = Console(stderr=True)
     on_terminal = sys.stdout.isatty()
