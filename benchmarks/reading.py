@@ -30,6 +30,7 @@ from mnist_bench.config.identity import computed, digest
 from mnist_bench.config.read import to_config
 from mnist_bench.config.walk import flatten
 from mnist_bench.loggers.console import info
+from mnist_bench.runs.records import provenance
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "reading.md"
@@ -196,7 +197,8 @@ def main(arguments: list[str] | None = None) -> None:
     lines = [
         "# What it costs to read many runs",
         "",
-        f"`python -m benchmarks.reading --runs {options.runs} --write`, on {_machine()}",
+        f"`python -m benchmarks.reading --runs {options.runs} --write`, on {_machine()}, commit "
+        f"{provenance()['git_commit']}",
         "",
         "| verb | runs | seconds, three times | of them on a CPU | memory at most |",
         "| --- | ---: | ---: | ---: | ---: |",

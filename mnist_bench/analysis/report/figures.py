@@ -223,9 +223,9 @@ def _candidate(
     measure: Measure,
 ) -> None:
     kind = "" if row.is_candidate else "out"
-    drawing.text(8, y + 14, _cut(name_of(row), WIDTH - 12), f"label {kind}".strip())
+    drawing.text(8, y + 14, _cut(name_of(row), WIDTH - 112), f"label {kind}".strip())
     shown = measure.estimate(row.estimate)
-    drawing.text(WIDTH - 4, y + 29, shown, f"figure {kind}".strip(), "end")
+    drawing.text(WIDTH - 4, y + 14, shown, f"figure {kind}".strip(), "end")
     drawing.line(scale(between[0]), y + 25, scale(between[1]), y + 25, f"reach {kind}".strip())
     for end in between:
         drawing.line(scale(end), y + 21, scale(end), y + 29, f"reach {kind}".strip())
