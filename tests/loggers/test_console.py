@@ -102,7 +102,7 @@ def test_the_table_of_a_sweep_keeps_its_figures_and_breaks_names_between_setting
     assert max(map(len, lines)) <= 80
     words = {word for line in lines for word in line.split()}
     assert {"conv_batch_norm=true", "kernel_size=3", "model=simple3x3", "seed=2"} <= words
-    assert {"100.00%", "0.0234", "1:02:05", "best", "stopped", "12"} <= words
+    assert {"100.00%", "0.0234", "1:02:05", "best", "stopped,", "12"} <= words
     assert "1234" not in words, "errors are the test accuracy again, and leave their room"
 
 

@@ -40,7 +40,9 @@ def test_killed_in_epoch_3_and_resumed_is_the_same_run(tmp_path, mnist_root, uni
     assert [event.step for event in steps] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signal_number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_stopped_in_epoch_3_and_resumed_is_the_same_run(
     tmp_path, mnist_root, uninterrupted, signal_number
 ):
