@@ -134,7 +134,7 @@ def test_a_sweep_that_is_stopped_says_how_it_goes_on_to_the_same_end(tmp_path, m
     assert process.returncode == 128 + signal.SIGINT
     (how,) = [line for line in told if "To go on: " in line]
     assert how.startswith("1 of 4 runs are completed, 3 are left. To go on: mnist-bench train -m ")
-    assert any(line.split()[:2] == ["seed=1", "stopped"] for line in told)
+    assert any(line.split()[:2] == ["seed=1", "stopped,"] for line in told)
     command = how.partition("mnist-bench train ")[2]
     goes_on = subprocess.run(
         " ".join([*COMMAND, command]),
