@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mnist_bench.analysis.sweeps import FILE as SWEEP
 from mnist_bench.errors import ConfigError
-from mnist_bench.runs.standing import standing
+from mnist_bench.runs.standing import State, best_of, standing
 
 OUTPUTS = Path("outputs")
 # Where what is not a path is looked for, as the name of something.
@@ -75,19 +75,19 @@ def find_run(given: str | Path, tell: Callable[[str], None]) -> Path:
             f"{given} is a folder of runs, and no sweep whose best could be taken: name one of "
             f"them, such as {first}; mnist-bench runs {given} lists them."
         )
-    found = [(run, standing(run).summary) for run in runs_below(folder)]
-    completed = [(s["val_loss"], run, s) for run, s in found if s.get("status") == "completed"]
-    if not completed:
+    found = {run: standing(run) for run in runs_below(folder)}
+    if (best := best_of(found.values())) is None:
         raise ConfigError(f"{given} has no completed run yet: mnist-bench status {given} tells.")
-    kinds = {(s.get("dataset"), s.get("config", {}).get("loss.name")) for *_, s in completed}
+    completed = [s.summary for s in found.values() if s.state is State.completed]
+    kinds = {(s.get("dataset"), s.get("config", {}).get("loss.name")) for s in completed}
     if len(kinds) > 1:
         raise ConfigError(
             f"{given} has runs on other data, or of other losses, than others, which cannot be "
             f"compared: name one of them; mnist-bench runs {given} lists them."
         )
-    loss, best, _ = min(completed, key=lambda one: one[0])
-    tell(f"{best}: lowest validation loss of {len(completed)} runs, {loss:.4f}")
-    return best
+    path = next(run for run, s in found.items() if s is best)
+    tell(f"{path}: lowest validation loss of {len(completed)} runs, {best.summary['val_loss']:.4f}")
+    return path
 
 
 def runs_below(folder: Path) -> Iterator[Path]:

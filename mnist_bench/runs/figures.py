@@ -64,9 +64,7 @@ def draw_again(path: Path, config_dir: Path | None, announce: Callable[[str], No
         return list(draw(chosen, folder.figures).values())
 
 
-def hand_over_again(
-    path: Path, config_dir: Path | None = None, announce: Callable[[str], None] = lambda line: None
-) -> None:
+def hand_over_again(path: Path, config_dir: Path | None) -> None:
     """Have the pictures of a run drawn beside this process, as `hand_over` has those of a new one.
 
     Raises:
@@ -74,7 +72,8 @@ def hand_over_again(
     """
     folder = RunFolder(path)
     events = folder.tensorboard if folder.tensorboard.is_dir() else None
-    ARTIST.draw(_choose_again(folder, config_dir, announce), folder.figures, events)
+    chosen = _choose_again(folder, config_dir, lambda line: None)
+    ARTIST.draw(chosen, folder.figures, events)
 
 
 def _choose_again(

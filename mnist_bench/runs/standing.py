@@ -1,8 +1,9 @@
 """How a run stands, as its folder tells it; without PyTorch, as there may be thousands to read."""
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -64,6 +65,17 @@ class Standing:
     summary: Mapping[str, Any]
     epochs: int = 0  # done so far, of one that has not ended well
     damage: str = ""  # why it cannot be told, nor gone on with
+
+
+def val_loss(found: Standing) -> float:
+    """Return the validation loss of a completed run, which chooses the best; NaN as infinite."""
+    loss = float(found.summary["val_loss"])
+    return math.inf if math.isnan(loss) else loss
+
+
+def best_of(standings: Iterable[Standing]) -> Standing | None:
+    """Return the completed run of lowest validation loss; the test set does not choose."""
+    return min((s for s in standings if s.state is State.completed), key=val_loss, default=None)
 
 
 # Of a completed run, what its summary.json is not whole without; and what others are, if there.

@@ -48,7 +48,7 @@ def _as_of_a_run(evaluation: Evaluation) -> RunPictures:
     )
     errors, images = len(evaluation.wrong), len(evaluation.labels)
     return RunPictures(
-        name=evaluation.run.name,
+        name=evaluation.run.resolve().name,
         result=f"{evaluation.dataset}: accuracy {1 - errors / images:.2%}, "
         f"{errors:,} error{'s' * (errors != 1)} in {images:,}",
         class_names=evaluation.class_names,

@@ -35,6 +35,7 @@ from mnist_bench.analysis.settings import (
 )
 from mnist_bench.analysis.statistics import Interval, holm
 from mnist_bench.errors import ConfigError
+from mnist_bench.runs.standing import val_loss
 
 # As many settings, the leading ones, are compared on images, and have their curves drawn.
 MOST_ON_IMAGES = 10
@@ -168,11 +169,6 @@ def _why_uncounted(run: FoundRun, measure: Measure) -> str:
     return ""
 
 
-def _val_loss(run: FoundRun) -> float:
-    loss = float(run.summary["val_loss"])
-    return math.inf if math.isnan(loss) else loss
-
-
 def _section_report(
     section: Section, measure: Measure, options: Options, right: RightImages
 ) -> SectionReport:
@@ -213,7 +209,7 @@ def _section_report(
         effects,
         maps,
         [curves for curves in drawn if curves is not None],
-        min(section.runs, key=_val_loss),
+        min(section.runs, key=lambda run: val_loss(run.standing)),
         [*notes_on(section), *on_spread(settings, samples), *on_grid(section, len(effects))],
     )
     report.outlook = outlook_of(report)

@@ -100,11 +100,10 @@ def plus_minus(report: SectionReport) -> str:
     chance, measure = report.chance, report.measure
     if not chance.is_pooled:
         stds = [std for std in chance.stds if std is not None]
-        p = p_value(chance.unequal_p)
-        p = f"p {p}" if p.startswith("<") else f"p = {p}"
         return (
             f"The settings' deviations differ, from {measure.number(min(stds))} to "
-            f"{measure.number(max(stds))}{measure.unit} (Cochran's test, {p}): "
+            f"{measure.number(max(stds))}{measure.unit} "
+            f"(Cochran's test, {_p_in_words(chance.unequal_p)}): "
             f"± is half the 95 % interval of the mean over ever more seeds by each setting's own."
         )
     if chance.pooled.std is None:
@@ -178,13 +177,11 @@ def effects_note(report: SectionReport) -> str:
 
 def lessons(report: SectionReport) -> list[str]:
     """Return of each key in a sentence what it does on average, the surest first."""
-    measure = report.measure
-    told = [effect for effect in report.effects if effect.p_value is not None]
-    found = []
-    for effect in sorted(told, key=lambda effect: float(effect.p_value or 0.0)):
-        name, p = report.section.short[effect.key], p_value(effect.p_value)
-        p = f"p {p}" if p.startswith("<") else f"p = {p}"
-        if float(effect.p_value or 0.0) >= LEVEL:
+    measure, found = report.measure, []
+    tested = [(e.p_value, e) for e in report.effects if e.p_value is not None]
+    for value, effect in sorted(tested, key=lambda one: one[0]):
+        name, p = report.section.short[effect.key], _p_in_words(value)
+        if value >= LEVEL:
             found.append(f"{name}: no difference shown on average ({p}).")
             continue
         sign = 1 if measure.higher_is_better else -1
@@ -351,6 +348,11 @@ def _its_setting(report: SectionReport) -> str:
         return f" Its setting, {own.label}, leads on average."
     ruled = "cannot be" if own.is_candidate else "is"
     return f" Its setting, {own.label}, {ruled} ruled out as the best on average."
+
+
+def _p_in_words(value: float | None) -> str:
+    shown = p_value(value)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
 def _names(names: Sequence[str], between: str = ", ") -> str:

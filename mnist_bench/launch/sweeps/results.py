@@ -15,7 +15,7 @@ from mnist_bench.analysis.sweeps import FILE, SweepFolder
 from mnist_bench.errors import ConfigError
 from mnist_bench.loggers.console import PLAIN_WIDTH, Screen, format_seconds, info, print_error
 from mnist_bench.runs.folder import atomic_write
-from mnist_bench.runs.standing import Standing, State
+from mnist_bench.runs.standing import Standing, State, best_of
 
 # Of more runs, a table shows the best; sweep.csv has all.
 MOST_ROWS = 40
@@ -28,12 +28,6 @@ FIGURES = (
     *("test_loss", "test_accuracy", "test_errors", "train_seconds", "device", "precision"),
     *("kernels", "git_commit", "digest"),
 )
-
-
-def best_of(standings: Sequence[Standing]) -> Standing | None:
-    """Return the completed run of lowest validation loss; the test set does not choose."""
-    completed = [s for s in standings if s.state is State.completed]
-    return min(completed, key=lambda s: float(s.summary["val_loss"]), default=None)
 
 
 def results_table(
