@@ -129,7 +129,7 @@ def accurate() -> list[Key]:
 def cuda_tests() -> list[str]:
     """The files with tests that need CUDA."""
     files = sorted(TESTS.rglob("test_*.py"))
-    return [str(file.relative_to(ROOT)) for file in files if "needs_cuda" in file.read_text()]
+    return [str(file.relative_to(ROOT)) for file in files if "mark.needs_cuda" in file.read_text()]
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import bundle, measures, tables
-from benchmarks.gpu.parts import Settings, parts
+from benchmarks.gpu.parts import Settings, cuda_tests, parts
 from benchmarks.gpu.rows import Origin, Row, read_rows
 from mnist_bench.data.datasets import MNIST
 from mnist_bench.kernels.layers import Conv2d
@@ -158,6 +158,35 @@ def test_a_bundle_unpacks_into_what_was_committed(tmp_path, mnist_root, monkeypa
     for file in MNIST.files:
         theirs = MNIST.raw_folder(tmp_path / "there" / "data") / file.name
         assert theirs.read_bytes() == (MNIST.raw_folder(mnist_root) / file.name).read_bytes()
+
+
+# What a machine with a GPU need not have, by the names that are imported.
+NOT_THERE = (
+    *("jax", "jinja2", "keras", "onnx", "onnxruntime", "onnxscript", "optuna", "safetensors"),
+    *("scipy", "selenium", "statsmodels", "wandb", "xdist"),
+)
+WITHOUT = f"""\
+import sys
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {NOT_THERE}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Without())
+"""
+
+
+def test_the_tests_for_cuda_need_no_more_than_pytest(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    refused = subprocess.run([sys.executable, "-c", "import scipy"], capture_output=True)
+    assert refused.returncode == 1
+    asked = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "needs_cuda", "--collect-only"]
+    files = cuda_tests()
+    command = [sys.executable, *asked, *files]
+    found = subprocess.run(command, cwd=bundle.ROOT, capture_output=True)
+    assert found.returncode == 0, found.stdout.decode()
+    assert all(file in found.stdout.decode() for file in files) and len(files) == 2
 
 
 def test_a_report_of_pytest_is_counted(tmp_path):

@@ -5,11 +5,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
+if TYPE_CHECKING:  # imported where it is used: conftest.py asks for this module everywhere
+    from selenium import webdriver
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 # Debian's packages; .ci/run installs them.
@@ -26,8 +25,12 @@ QUIET = (
 @contextmanager
 def open_browser(
     profile: Path, width: int = 1400, height: int = 1000, dark: bool = False
-) -> Iterator[webdriver.Chrome]:
+) -> "Iterator[webdriver.Chrome]":
     """Start Chromium with an empty profile in `profile`; it keeps logs of console and requests."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
     options = Options()
     options.binary_location = str(CHROMIUM)
     for argument in (*QUIET, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
@@ -44,24 +47,24 @@ def open_browser(
         driver.quit()
 
 
-def resize(driver: webdriver.Chrome, width: int, height: int) -> None:
+def resize(driver: "webdriver.Chrome", width: int, height: int) -> None:
     """Give the page itself a size in CSS pixels; windows have a least width, pages have none."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
-def prefer(driver: webdriver.Chrome, scheme: str) -> None:
+def prefer(driver: "webdriver.Chrome", scheme: str) -> None:
     """Have pages see that the user prefers `light` or `dark`."""
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
-def console_errors(driver: webdriver.Chrome) -> list[str]:
+def console_errors(driver: "webdriver.Chrome") -> list[str]:
     """Return what the page has complained of since the last call."""
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def requests(driver: webdriver.Chrome) -> list[str]:
+def requests(driver: "webdriver.Chrome") -> list[str]:
     """Return the addresses that pages asked for since the last call, their own among them."""
     urls = []
     for entry in driver.get_log("performance"):
