@@ -32,11 +32,10 @@ NOTE = f"""\
 A published log has four values for each epoch: loss and accuracy, training and validation (for
 vgg16 the binary accuracy, see below). Here it is counted how many of them lie in the 95 %
 prediction intervals of our runs after the same epoch: those of its own experiment, and those of
-each wrong one. An experiment is judged by the runs of the one precision and machine that has most
-of them, {ENOUGH_RUNS} at least. Values of one log depend on each other, epoch by epoch, so that no
-p value can be made of a count; and the fewer the runs, the wider the intervals: an experiment of
-three holds more of any log than one of ten. *Best other* is the wrong experiment that holds
-most."""
+each wrong one. An experiment takes {ENOUGH_RUNS} runs. Values of one log depend on each other,
+epoch by epoch, so that no p value can be made of a count; and the fewer the runs, the wider the
+intervals: an experiment of three holds more of any log than one of ten. *Best other* is the wrong
+experiment that holds most."""
 
 MATRIX_NOTE = """\
 Every log (a column, with the number of its values) in the intervals of every experiment that has as
@@ -51,11 +50,11 @@ FILES_NOTE = """\
 `reproduction/agreement.csv` has the counts, by figure too."""
 
 
-def agreement_text(found: Agreements, evidence: Evidence, alike: Chosen) -> str:
-    judged = candidates(evidence, alike)
+def agreement_text(found: Agreements, evidence: Evidence, chosen: Chosen) -> str:
+    judged = candidates(evidence, chosen)
     if not judged:
         return f"Not yet run: no experiment has {ENOUGH_RUNS} runs in one precision on one machine."
-    parts = [count_line(found), _summary_table(found, alike)]
+    parts = [count_line(found), _summary_table(found, chosen)]
     parts += [MATRIX_NOTE, _matrix(found, judged)]
     if any(map(own, found.values())):
         parts += [OUTSIDE_NOTE, _outside_table(found)]
@@ -87,11 +86,11 @@ def inside_text(agreement: Agreement) -> str:
     return f"{agreement.inside} of {agreement.values}"
 
 
-def _summary_table(found: Agreements, alike: Chosen) -> str:
+def _summary_table(found: Agreements, chosen: Chosen) -> str:
     rows = []
     for log, several in found.items():
         mine, other = own(several), best_other(several)
-        runs = len(alike[log])
+        runs = len(chosen[log])
         told = inside_text(mine) if mine else f"{runs} run{'s' * (runs != 1)}"
         how = (mine.candidate.precision, mine.candidate.device) if mine else (NONE, NONE)
         rows.append([log, *how, str(runs), told, *_other_cells(other)])
@@ -163,9 +162,9 @@ COUNTS = (
 )
 
 
-def write_intervals(path: Path, evidence: Evidence, alike: Chosen) -> Path:
+def write_intervals(path: Path, evidence: Evidence, chosen: Chosen) -> Path:
     """Write each interval of each experiment with enough runs, beside its own published value."""
-    rows = (row for found in candidates(evidence, alike) for row in _interval_rows(found))
+    rows = (row for found in candidates(evidence, chosen) for row in _interval_rows(found))
     return _write(path, INTERVALS, rows)
 
 

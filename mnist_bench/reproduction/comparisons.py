@@ -127,7 +127,7 @@ def choose_sides(
 ) -> tuple[list[RunKey], list[RunKey]] | None:
     """Return the runs of both in the precision and device with most runs on the smaller side.
 
-    Of equal ones fp32 counts before bf16, then the first device by name.
+    Of equal ones the first of `groups` counts.
     """
     first, second = groups(evidence, question.first), groups(evidence, question.second)
     both = [(first[group], second[group]) for group in first if group in second]

@@ -6,6 +6,7 @@ the others brought. Values are kept as the text they are in the files; accuracie
 
 import csv
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,32 +252,32 @@ Chosen = dict[str, dict[int, RunKey]]
 
 
 def choose(evidence: Evidence) -> Chosen:
-    """One run for each experiment and seed: fp32 before bf16, then the first device by name."""
-    chosen: Chosen = {name: {} for name in EXPERIMENTS}
-    for key in sorted(evidence.runs, key=lambda k: (k.seed, k.precision != "fp32", k.device)):
-        if is_complete(evidence, key):
-            chosen[key.experiment].setdefault(key.seed, key)
-    return chosen
+    """For each experiment the completed runs of the one precision and device with most seeds.
 
-
-def groups(evidence: Evidence, experiment: str) -> dict[tuple[str, str], list[RunKey]]:
-    """The completed runs by precision and device: fp32 comes first, then the first by name."""
-    found: dict[tuple[str, str], list[RunKey]] = {}
-    for key in sorted(evidence.runs, key=lambda k: (k.precision != "fp32", k.device, k.seed)):
-        if key.experiment == experiment and is_complete(evidence, key):
-            found.setdefault((key.precision, key.device), []).append(key)
-    return found
-
-
-def choose_alike(evidence: Evidence) -> Chosen:
-    """For each experiment the runs of the one precision and device that have most seeds.
-
-    Unlike those of `choose` they are computed in one way, up to the commit, and are fewer.
+    Of equal ones the first of `groups`: a seed counts once, and no statistics mix what was computed
+    in two ways.
     """
     return {
         name: {key.seed: key for key in max(groups(evidence, name).values(), key=len, default=[])}
         for name in EXPERIMENTS
     }
+
+
+def groups(evidence: Evidence, experiment: str) -> dict[tuple[str, str], list[RunKey]]:
+    """The completed runs by precision and device, by seed.
+
+    fp32 comes first, then the device that has most runs of all experiments, then the first by name.
+    """
+    runs_of = Counter(key.device for key in evidence.runs)
+
+    def place(key: RunKey) -> tuple[bool, int, str, int]:
+        return key.precision != "fp32", -runs_of[key.device], key.device, key.seed
+
+    found: dict[tuple[str, str], list[RunKey]] = {}
+    for key in sorted(evidence.runs, key=place):
+        if key.experiment == experiment and is_complete(evidence, key):
+            found.setdefault((key.precision, key.device), []).append(key)
+    return found
 
 
 def with_unfinished(evidence: Evidence, chosen: Chosen) -> Chosen:

@@ -24,7 +24,6 @@ from mnist_bench.reproduction.intervals import (
     prediction_band,
 )
 from mnist_bench.reproduction.published import published_curve
-from mnist_bench.reproduction.tables import count_precisions
 
 COLOURS = {"train": BLUE, "val": ORANGE}
 PUBLISHED_COLOUR = "#222222"
@@ -108,11 +107,10 @@ def draw_dropout(path: Path, evidence: Evidence, chosen: Chosen) -> None:
 
 def describe(evidence: Evidence, chosen: Chosen, experiment: str) -> str:
     """`cnn3x3: 5 runs (fp32) on AMD EPYC, 1 thread`."""
-    keys = chosen[experiment].values()
-    unfinished = "" if all(is_complete(evidence, key) for key in keys) else " unfinished"
-    devices = " and ".join(sorted({key.device for key in keys}))
+    keys = list(chosen[experiment].values())
+    unfinished = "" if is_complete(evidence, keys[0]) else " unfinished"
     runs = f"{len(keys)}{unfinished} run{'s' * (len(keys) != 1)}"
-    return f"{experiment}: {runs} ({count_precisions(keys)}) on {devices}"
+    return f"{experiment}: {runs} ({keys[0].precision}) on {keys[0].device}"
 
 
 # --- Parts of a figure ------------------------------------------------------------------------

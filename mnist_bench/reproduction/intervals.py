@@ -86,16 +86,16 @@ class Candidate:
         return len(next(iter(self.samples.values())))
 
 
-def candidates(evidence: Evidence, alike: Chosen) -> list[Candidate]:
-    """Return every experiment that has enough runs alike, in the order of the report."""
+def candidates(evidence: Evidence, chosen: Chosen) -> list[Candidate]:
+    """Return every experiment that has enough runs chosen, in the order of the report."""
     return [
         Candidate(
             name,
-            list(alike[name].values()),
-            {column: curves(evidence, alike, name, column) for column in columns_of(name)},
+            list(chosen[name].values()),
+            {column: curves(evidence, chosen, name, column) for column in columns_of(name)},
         )
         for name in EXPERIMENTS
-        if len(alike[name]) >= ENOUGH_RUNS
+        if len(chosen[name]) >= ENOUGH_RUNS
     ]
 
 
@@ -151,9 +151,9 @@ def agree(log: str, candidate: Candidate) -> Agreement | None:
     return Agreement(log, candidate, places)
 
 
-def agreements(evidence: Evidence, alike: Chosen) -> dict[str, list[Agreement]]:
+def agreements(evidence: Evidence, chosen: Chosen) -> dict[str, list[Agreement]]:
     """For each published log, in the order of the report, its own experiment first."""
-    judged = candidates(evidence, alike)
+    judged = candidates(evidence, chosen)
     logs = [name for name in PUBLISHED if published_curve(name)]
     return {
         log: sorted(

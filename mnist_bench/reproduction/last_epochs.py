@@ -17,12 +17,12 @@ of all their last {LAST} epochs, and the largest range and fall of a run. Where 
 much, its last figure is a draw."""
 
 
-def last_epochs_text(evidence: Evidence, alike: Chosen) -> str:
+def last_epochs_text(evidence: Evidence, chosen: Chosen) -> str:
     rows = []
     for name in PUBLISHED:
-        if alike[name]:
+        if chosen[name]:
             column = "val_binary_accuracy" if name in BINARY else "val_accuracy"
-            ours = curves(evidence, alike, name, column)[:, -LAST:]
+            ours = curves(evidence, chosen, name, column)[:, -LAST:]
             log = published_curve(name).get(column, [])[-LAST:]
             rows.append([name, *_published_cells(np.array([log])), *_our_cells(ours)])
     if not rows:

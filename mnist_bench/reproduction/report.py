@@ -20,7 +20,6 @@ from mnist_bench.reproduction.evidence import (
     RunKey,
     by_machine,
     choose,
-    choose_alike,
     is_complete,
     value,
     with_unfinished,
@@ -51,19 +50,19 @@ Written by `mnist-bench reproduce` from the evidence in {folder}/: `runs.csv`, `
 `errors.csv`. `mnist-bench reproduce --no-train` writes it again; edits here are lost."""
 
 LEFT_OUT_NOTE = """\
-One run for each experiment and seed is counted: fp32 before bf16, then the first machine by name.
-A second one, in another precision or on another machine, is no further draw of its own: its images
-come in the same order, and its first weights may be the same. Those that are not counted:"""
+Of each experiment the runs in the one precision on the one machine that has most seeds are counted:
+of equal ones fp32, then the machine with most runs of all. A seed's run in another precision or on
+another machine is no further draw of its own: its images come in the same order, and its first
+weights may be the same. Those that are not counted:"""
 
 FIGURES_NOTE = """\
 All figures are of the end of the last epoch, as published. *Std* is the standard deviation over the
 runs, each with another seed. *Mean, 95 %* is the confidence interval of the mean of ever more runs.
 *One more run, 95 %* is the prediction interval, and *inside* says whether the published figure lies
 in it, as it should if the published run was one more of the same. `docs/reproduction.md` says where
-each source is; mnist_cnn's layers are inferred, as README 002 prints none. The runs, their
-precisions and their machines are those of the first table. An interval takes two runs that differ,
-and the values for normally distributed: of few that scatter widely it may pass 100 % or a loss of
-0."""
+each source is; mnist_cnn's layers are inferred, as README 002 prints none. The runs are those of
+the first table. An interval takes two runs that differ, and the values for normally distributed: of
+few that scatter widely it may pass 100 % or a loss of 0."""
 
 TIME_NOTE = """\
 Seconds per epoch: the median over an experiment's runs of the median over each run's epochs, so
@@ -81,20 +80,21 @@ past them."""
 COMPARISONS_NOTE = """\
 Six questions, each decided by Welch's t-test over the seeds: test accuracies after the last epoch,
 first minus second in percentage points, not paired by seed. Both sides are of one precision and one
-machine: those with most runs on the smaller side, of equal ones fp32 and the first machine by name.
-*95 % interval* is that of the difference of the means over ever more seeds on this test set, *p* is
-the test's by itself, and *p (Holm)* is adjusted for all six questions, of which one without runs
-counts as well. Two are called *different* where that is below 0.05; *not shown* does not mean that
-they are equal."""
+machine: those with most runs on the smaller side, of equal ones fp32, then the machine with most
+runs of all. *95 % interval* is that of the difference of the means over ever more seeds on this
+test set, *p* is the test's by itself, and *p (Holm)* is adjusted for all six questions, of which
+one without runs would count as well. Two are called *different* where that is below 0.05; *not
+shown* does not mean that they are equal."""
 
-PRECISION_NOTE = """\
+PRECISION_NOTE = f"""\
 bf16 minus fp32 of the final figures, paired by seed, on one machine; accuracies in percentage
-points. With the interval of the mean difference over ever more seeds."""
+points. With the interval of the mean difference over ever more seeds. An experiment takes
+{ENOUGH_RUNS} seeds in both."""
 
 MACHINES_NOTE = """\
-Test accuracy on one machine minus that on another, in percentage points, paired by experiment,
-seed and precision. No two machines draw the same dropout masks: their networks are different
-ones."""
+Test accuracy on one machine minus that on another, in percentage points, by Welch's t-test over the
+seeds. They are not paired: no two machines draw the same dropout masks, so that a seed's networks
+are different ones. *p* is not adjusted."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,8 @@ def write_report(results: Path, evidence: Evidence) -> list[Path]:
     folder = results / "reproduction"
     folder.mkdir(parents=True, exist_ok=True)
     chosen = choose(evidence)
-    alike = choose_alike(evidence)
     drawn = with_unfinished(evidence, chosen)
-    found = agreements(evidence, alike)
+    found = agreements(evidence, chosen)
     rows, times = figure_rows(evidence, chosen), time_rows(evidence)
     images: list[Path] = []
     sections = [
@@ -140,12 +139,12 @@ def write_report(results: Path, evidence: Evidence) -> list[Path]:
         figures_table(rows),
         "## Every published log, epoch by epoch",
         AGREEMENT_NOTE,
-        agreement_text(found, evidence, alike),
+        agreement_text(found, evidence, chosen),
         "## The last epochs",
         LAST_EPOCHS_NOTE,
-        last_epochs_text(evidence, alike),
+        last_epochs_text(evidence, chosen),
         "## Curves",
-        *_curves(folder, evidence, with_unfinished(evidence, alike), images),
+        *_curves(folder, evidence, drawn, images),
         "## Comparisons",
         COMPARISONS_NOTE,
         comparisons_text(evidence),
@@ -165,14 +164,14 @@ def write_report(results: Path, evidence: Evidence) -> list[Path]:
     report.write_text("\n\n".join(filter(None, sections)) + "\n")
     write_table(figures, rows, times, chosen)
     tables = [
-        write_intervals(folder / "intervals.csv", evidence, alike),
+        write_intervals(folder / "intervals.csv", evidence, chosen),
         write_agreements(folder / "agreement.csv", found),
     ]
     return [report, figures, *tables, *images]
 
 
 def _left_out(evidence: Evidence, chosen: Chosen) -> str:
-    """Return the runs that another one of the same experiment and seed stands for, as a table."""
+    """Return the completed runs that are not counted, as a table."""
     used = {key for keys in chosen.values() for key in keys.values()}
     completed = {key for key in evidence.runs if is_complete(evidence, key)}
     groups: dict[tuple[str, str, str], list[RunKey]] = {}

@@ -2,8 +2,7 @@
 
 import csv
 import statistics
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from mnist_bench.analysis.statistics import Sample, describe
 from mnist_bench.reproduction.evidence import (
     Chosen,
     Evidence,
-    RunKey,
     as_text,
     by_machine,
     value,
@@ -119,9 +117,11 @@ def _overview_cells(evidence: Evidence, chosen: Chosen, experiment: str) -> list
     if ours is None:
         return [experiment, "0", NONE, NONE, "not yet run", told, NONE]
     inside = FigureRow(published, ours).inside if published else NONE
-    keys = chosen[experiment].values()
-    how = count_precisions(keys), count_devices(keys)
-    return [experiment, str(ours.n), *how, _mean_and_std(ours), told, inside]
+    (key, *_) = chosen[experiment].values()
+    return [
+        *(experiment, str(ours.n), key.precision, key.device),
+        *(_mean_and_std(ours), told, inside),
+    ]
 
 
 def sample_text(accuracies: Sequence[float]) -> str:
@@ -132,22 +132,6 @@ def sample_text(accuracies: Sequence[float]) -> str:
 def _mean_and_std(accuracies: Sample) -> str:
     mean, std = (number("accuracy", figure) for figure in (accuracies.mean, accuracies.std))
     return mean if accuracies.std is None else f"{mean} ± {std}"
-
-
-def count_precisions(keys: Iterable[RunKey]) -> str:
-    """Return `fp32`, or `3 fp32, 2 bf16`."""
-    counts = Counter(key.precision for key in keys)
-    if len(counts) == 1:
-        return next(iter(counts))
-    return ", ".join(f"{counts[precision]} {precision}" for precision in sorted(counts)[::-1])
-
-
-def count_devices(keys: Iterable[RunKey]) -> str:
-    """Return `NVIDIA H200`, or `1 on AMD EPYC, 1 thread; 4 on NVIDIA H200`."""
-    counts = Counter(key.device for key in keys)
-    if len(counts) == 1:
-        return next(iter(counts))
-    return "; ".join(f"{counts[device]} on {device}" for device in sorted(counts))
 
 
 # --- Time -------------------------------------------------------------------------------------
@@ -196,7 +180,7 @@ def write_table(
 ) -> None:
     """The table of the figures for other tools: fractions, unrounded; empty where there is none."""
     columns = (
-        *("experiment", "figure", "source", "published", "n", "precisions", "devices"),
+        *("experiment", "figure", "source", "published", "n", "precision", "device"),
         *("mean", "std", "mean_low", "mean_high", "prediction_low", "prediction_high", "inside"),
     )
     with path.open("w", newline="") as file:
@@ -211,8 +195,8 @@ def write_table(
                     "figure": "seconds_per_epoch",
                     "published": SECONDS_PER_EPOCH.get(time.experiment, ""),
                     "n": time.runs,
-                    "precisions": time.precision,
-                    "devices": time.device,
+                    "precision": time.precision,
+                    "device": time.device,
                     "mean": f"{time.seconds:.7g}",
                 }
             )
@@ -220,7 +204,7 @@ def write_table(
 
 def _csv_row(row: FigureRow, chosen: Chosen) -> dict[str, str]:
     figure, ours = row.figure, row.ours
-    keys = chosen[figure.experiment].values()
+    keys = list(chosen[figure.experiment].values())
     cells: dict[str, str | float | None] = {
         "experiment": figure.experiment,
         "figure": figure.key,
@@ -231,8 +215,8 @@ def _csv_row(row: FigureRow, chosen: Chosen) -> dict[str, str]:
     if ours is not None:
         mean, prediction = ours.mean_interval, ours.prediction_interval
         cells |= {
-            "precisions": count_precisions(keys),
-            "devices": "; ".join(sorted({key.device for key in keys})),
+            "precision": keys[0].precision,
+            "device": keys[0].device,
             "mean": ours.mean,
             "std": ours.std,
             "mean_low": mean.low if mean else None,

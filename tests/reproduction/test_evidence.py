@@ -284,17 +284,28 @@ def test_evidence_that_was_merged_badly_is_refused(tmp_path, name, line):
         read_evidence(tmp_path / "results")
 
 
-def test_statistics_take_one_run_of_a_seed_fp32_first_then_the_first_machine(tmp_path):
-    bf16 = {"precision": "bf16"}
-    for runs, device in (("b", "machine B"), ("a", "machine A")):
-        write_run(tmp_path / runs, "cnn3x3/seed=0", device=device)
-        for seed in (0, 1):
-            name = f"cnn3x3/seed={seed}--precision=bf16"
-            write_run(tmp_path / runs, name, "trainer.precision=bf16", device=device, **bf16)
-    chosen = choose(merge(find(tmp_path / "b")[0], find(tmp_path / "a")[0]))
-    assert [tuple(key[1:]) for key in chosen["cnn3x3"].values()] == [
-        *((0, "fp32", "machine A"), (1, "bf16", "machine A")),
-    ]
+def test_statistics_take_the_runs_alike_that_have_most_seeds(tmp_path):
+    def add(runs, experiment, seeds, precision="fp32"):
+        for seed in seeds:
+            bf16 = precision == "bf16"
+            name = f"{experiment}/seed={seed}{'--precision=bf16' * bf16}"
+            overrides = ["trainer.precision=bf16"] * bf16
+            device = f"machine {runs}"
+            write_run(tmp_path / runs, name, *overrides, device=device, precision=precision)
+
+    def chosen(experiment):
+        found = choose(merge(find(tmp_path / "A")[0], find(tmp_path / "B")[0]))[experiment]
+        return [(seed, key.precision, key.device) for seed, key in found.items()]
+
+    add("A", "cnn3x3", [0])
+    add("B", "cnn3x3", [1])
+    assert chosen("cnn3x3") == [(0, "fp32", "machine A")]  # the first by name
+    add("B", "cnn5x5", [0])
+    assert chosen("cnn3x3") == [(1, "fp32", "machine B")]  # the machine that has more of all
+    add("A", "cnn3x3", [1, 2], "bf16")
+    assert chosen("cnn3x3") == [(1, "bf16", "machine A"), (2, "bf16", "machine A")]
+    add("B", "cnn3x3", [0])
+    assert chosen("cnn3x3") == [(0, "fp32", "machine B"), (1, "fp32", "machine B")]  # fp32
 
 
 def test_evidence_with_other_columns_is_refused(tmp_path):
