@@ -1,10 +1,9 @@
-"""The figures that docs/reproduction.md states, recomputed from the committed rows.
+"""The figures that docs/reproduction.md and docs/notebooks.md state, recomputed from the rows.
 
 By NumPy, SciPy and statsmodels from the CSV files alone: none of the code that wrote the report.
 """
 
 import doctest
-import statistics
 
 import numpy as np
 import pytest
@@ -12,115 +11,23 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from tests.support.committed import (
-    CPU,
-    CURVES,
-    GPU,
     PAGE,
-    PUBLISHED_CURVES,
     RESULTS,
-    RUNS,
-    VGG16_SEEDS,
-    gpu_curve,
-    gpu_run,
-    interval,
-    key_of,
+    counted,
+    curves,
+    last,
     listed,
+    log,
+    mean_interval,
+    prediction_interval,
     read_csv,
+    said,
+    signed,
+    unsigned,
 )
 from tests.support.train_command import REPOSITORY
 
-
-def said(*parts):
-    """Fail unless the page has the words, wherever its lines break."""
-    page = " ".join(PAGE.read_text().split())
-    absent = [part for part in parts if part not in page]
-    assert not absent, absent
-
-
-def vgg16_curves(column):
-    """The four runs' figure after each epoch: 4 x 50."""
-    return np.array([gpu_curve("vgg16", column, seed) for seed in VGG16_SEEDS])
-
-
-def vgg16_log(column):
-    rows = read_csv(PUBLISHED_CURVES)
-    return np.array([float(row[column]) for row in rows if row["experiment"] == "vgg16"])
-
-
-# --- vgg16's finding --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("figure", "published"),
-    [
-        ("test_accuracy", 0.9921),
-        ("val_binary_accuracy", 0.9979),
-        ("val_loss", 0.0329),
-        ("train_binary_accuracy", 0.9990),
-        ("train_loss", 0.0123),
-    ],
-)
-def test_vgg16s_intervals_are_students(figure, published):
-    low, high = interval([float(gpu_run("vgg16", seed)[figure]) for seed in VGG16_SEEDS])
-    (row,) = (
-        row
-        for row in read_csv(RESULTS / "reproduction.csv")
-        if (row["experiment"], row["figure"]) == ("vgg16", figure)
-    )
-    assert (row["n"], row["precisions"], row["devices"]) == ("4", "bf16", GPU)
-    assert float(row["published"]) == published
-    assert float(row["prediction_low"]) == pytest.approx(low, abs=2e-6)
-    assert float(row["prediction_high"]) == pytest.approx(high, abs=2e-6)
-    assert row["inside"] == "yes" and low < published < high
-
-
-def test_what_is_said_of_vgg16s_four_runs():
-    tests = [float(gpu_run("vgg16", seed)["test_accuracy"]) for seed in VGG16_SEEDS]
-    low, high = interval(tests)
-    pairs = {
-        "val_binary_accuracy": "val_accuracy",
-        "train_binary_accuracy": "train_accuracy",
-        **{loss: loss for loss in ("val_loss", "train_loss")},
-    }
-    inside, below = 0, []
-    for ours, theirs in pairs.items():
-        for epoch, published in enumerate(vgg16_log(theirs)):
-            low_then, high_then = interval(vgg16_curves(ours)[:, epoch])
-            inside += low_then <= published <= high_then
-            if ours == "val_binary_accuracy" and published < low_then:
-                below.append(epoch + 1)
-    said(
-        f"test accuracies of {listed(tests)}; 99.21 % was published",
-        f"the interval of the test accuracy, {100 * low:.2f} to {100 * high:.2f} %",
-        f"{inside} of 200 values lie inside. Four whole runs on the H200",
-        f"below our intervals are its {below[0]}th, {below[1]}th and {below[2]}th",
-    )
-    loss, published = vgg16_curves("train_loss").mean(0), vgg16_log("train_loss")
-    assert min(loss[-10:].mean() / loss.min(), published[-10:].mean() / published.min()) > 3
-    said("more than three times as high in the last ten epochs")
-
-
-def test_what_is_said_of_vgg16s_two_accuracies():
-    curves = {
-        f"{part}_{kind}": vgg16_curves(f"{part}_{kind}")
-        for part in ("val", "train")
-        for kind in ("binary_accuracy", "accuracy")
-    }
-    distances = {
-        name: 100 * np.abs(ours.mean(0) - vgg16_log(f"{name.split('_')[0]}_accuracy")).mean()
-        for name, ours in curves.items()
-    }
-    said(
-        f"After the last epoch {listed(curves['val_binary_accuracy'][:, -1])} of the ten outputs",
-        f"Of the images {listed(curves['val_accuracy'][:, -1])} are classified rightly",
-        f"`val_acc` is {distances['val_binary_accuracy']:.2f} points away from the mean of the "
-        f"former on average, and {distances['val_accuracy']:.2f} from that of the latter",
-        f"99.90 % at the end, it is {distances['train_binary_accuracy']:.2f} and "
-        f"{distances['train_accuracy']:.2f}. That Keras",
-    )
-
-
-# --- The other sentences ----------------------------------------------------------------------
+NOTEBOOKS = REPOSITORY / "docs" / "notebooks.md"
 
 
 def test_the_lines_of_python_on_the_page_print_what_stands_beneath_them(monkeypatch):
@@ -129,21 +36,37 @@ def test_the_lines_of_python_on_the_page_print_what_stands_beneath_them(monkeypa
     assert found.failed == 0 and found.attempted > 10
 
 
-def test_what_is_said_of_conv3_dense7744():
-    ranges = {}
-    for run in RUNS:
-        if run["experiment"] == "conv3_dense7744":
-            values = [float(r["val_accuracy"]) for r in CURVES if key_of(r) == key_of(run)]
-            ranges[run["device"] == GPU, run["seed"]] = 100 * (max(values) - min(values))
-    log = [
-        100 * float(row["val_accuracy"])
-        for row in read_csv(PUBLISHED_CURVES)
-        if row["experiment"] == "conv3_dense7744"
-    ]
+# --- The published figures --------------------------------------------------------------------
+
+
+def test_every_figures_interval_is_students():
+    for row in read_csv(RESULTS / "reproduction.csv"):
+        if not row["source"]:
+            continue
+        precision, device, seeds = counted(row["experiment"])
+        assert (row["precision"], row["device"], row["n"]) == (precision, device, str(len(seeds)))
+        low, high = prediction_interval(last(row["experiment"], row["figure"]))
+        assert float(row["prediction_low"]) == pytest.approx(low, abs=2e-6)
+        assert float(row["prediction_high"]) == pytest.approx(high, abs=2e-6)
+        assert (row["inside"] == "yes") == (low <= float(row["published"]) <= high)
+
+
+def test_what_is_said_of_all_figures_is_the_tables():
+    inside = [row["inside"] for row in read_csv(RESULTS / "reproduction.csv") if row["source"]]
+    assert inside == ["yes"] * 36
+    names = ["mnist_cnn", "cnn3x3", "cnn5x5_single", "wide3x3", "wide3x5_bn", "wide5x7_bn"]
+    reach = {}
+    for name in (*names, "conv3_dense7744"):
+        low, high = prediction_interval(last(name))
+        reach[name] = 100 * (high - low) / 2
+    least, most = min(reach, key=reach.__getitem__), max(reach, key=reach.__getitem__)
+    low, high = prediction_interval(last("mnist_cnn"))
     said(
-        f"five accuracies lie within {max(log) - min(log):.2f} points, ours on the H200 within "
-        f"{ranges[True, '0']:.2f} and {ranges[True, '1']:.2f}, and on the CPU within "
-        f"{ranges[False, '0']:.2f}",
+        PAGE,
+        "**All 36 published figures of last epochs lie inside their prediction interval.**",
+        f"reaches from {reach[least]:.2f} points on either side of our mean (`{least}`) to "
+        f"{reach[most]:.2f} (`{most}`)",
+        f"near the lower end of {100 * low:.2f} to {100 * high:.2f} %",
     )
 
 
@@ -156,9 +79,9 @@ def test_the_pages_table_of_logs_is_that_of_the_counts():
         for line in lines[start + 2 : lines.index("", start)]
     ]
     total = values = 0
-    for log, own, other, inside in told:
-        rows = {row["experiment"]: row for row in counts if row["log"] == log}
-        mine = rows.pop(log)
+    for name, own, other, inside in told:
+        rows = {row["experiment"]: row for row in counts if row["log"] == name}
+        mine = rows.pop(name)
         total, values = total + int(mine["inside"]), values + int(mine["values"])
         assert own == f"{mine['inside']} of {mine['values']}"
         best = max(rows.values(), key=lambda row: int(row["inside"]), default=None)
@@ -170,165 +93,216 @@ def test_the_pages_table_of_logs_is_that_of_the_counts():
         assert best is None or int(best["inside"]) < int(mine["inside"])
     assert [row[0] for row in told] == [r["log"] for r in counts if r["log"] == r["experiment"]]
     said(
+        PAGE,
         f"{total} of {values} values lie inside their own, {values - total} outside",
-        "79 lie in the intervals of one convolution with dropout, 31 in those of one without, 2 in",
+        f"which chance would put there, is {values / 20:.0f}",
+        "79 lie in the intervals of one convolution with dropout, 34 in those of one without, 1 in",
     )
-
-
-def accuracies(experiment, precision, device):
-    return [
-        float(run["test_accuracy"])
-        for run in RUNS
-        if (run["experiment"], run["precision"], run["device"]) == (experiment, precision, device)
+    held = {row["experiment"]: row["inside"] for row in counts if row["log"] == "cnn5x5_single"}
+    assert [held[n] for n in ("cnn5x5_single", "cnn5x5_single_no_dropout", "cnn5x5")] == [
+        *("79", "34", "1")
     ]
 
 
-def test_the_answers_to_the_questions_are_those_of_welch_and_holm():
-    asked = [
-        ("cnn5x5", "cnn3x3", CPU),
-        ("cnn3x3", "cnn5x5_single", CPU),
-        ("wide5x7_bn", "wide3x3", CPU),
-        ("wide3x5_bn", "wide3x3", GPU),
-        ("cnn5x5_single", "cnn5x5_single_no_dropout", CPU),
+@pytest.mark.parametrize("name", ["mnist_cnn", "cnn3x3", "wide3x5_bn", "conv3_dense7744"])
+def test_the_counts_are_those_of_students_intervals(name):
+    inside = 0
+    for column in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+        for ours, published in zip(curves(name, column).T, log(name, column), strict=True):
+            low, high = prediction_interval(ours)
+            inside += low <= published <= high
+    (row,) = (
+        row
+        for row in read_csv(RESULTS / "reproduction" / "agreement.csv")
+        if row["log"] == row["experiment"] == name
+    )
+    assert int(row["inside"]) == inside
+
+
+def test_what_is_said_of_conv3_dense7744():
+    ours, published = (
+        curves("conv3_dense7744", "val_accuracy"),
+        log("conv3_dense7744", "val_accuracy"),
+    )
+    ranges = 100 * np.ptp(ours, axis=1)
+    outside = [
+        (row["figure"], row["epoch"])
+        for row in read_csv(RESULTS / "reproduction" / "intervals.csv")
+        if row["experiment"] == "conv3_dense7744" and row["place"] != "inside"
     ]
-    tests, means = [], []
-    for first, second, device in asked:
-        sides = accuracies(first, "bf16", device), accuracies(second, "bf16", device)
-        tests.append(stats.ttest_ind(*sides, equal_var=False))
-        means.append(100 * (statistics.mean(sides[0]) - statistics.mean(sides[1])))
-    _, adjusted, *_ = multipletests([*(test.pvalue for test in tests), 1], method="holm")
-    assert [p < 0.05 for p in adjusted] == [True, True, False, False, False, False]
-    answers = [
-        f"{mean:.2f}|{_signed(100 * test.confidence_interval().low)} to "
-        f"{_signed(100 * test.confidence_interval().high)}|{p:.4f}"
-        for mean, test, p in zip(means, tests, adjusted[:5], strict=True)
-    ]
-    five, single, model3, model2, dropout = (answer.split("|") for answer in answers)
+    assert sorted(outside) == [("train_accuracy", "1"), ("train_loss", "1"), ("train_loss", "3")]
     said(
-        f"by {five[0]} points over five seeds each ({five[1]}, adjusted p = {five[2]})",
-        f"{single[0]} points better over five seeds each ({single[1]}, adjusted p = {single[2]})",
-        f"ours are {model3[0]} points apart ({model3[1]}, adjusted p = {model3[2]}) and "
-        f"{model2[0]} ({model2[1]}, {model2[2]})",
-        f"is {dropout[0]} points higher ({dropout[1]}, adjusted p = {dropout[2]})",
+        PAGE,
+        f"published accuracies lie within {100 * np.ptp(published):.2f} points, those of our runs "
+        f"within {ranges.min():.2f} to {ranges.max():.2f}",
     )
-
-
-def _signed(value):
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def test_what_is_said_of_the_last_epochs_of_mnist_cnn():
-    runs = {}
-    for row in CURVES:
-        if row["experiment"] == "mnist_cnn" and row["precision"] == "bf16" and row["device"] != GPU:
-            runs.setdefault(row["seed"], []).append(100 * float(row["val_accuracy"]))
-    last = np.array([accuracy[-5:] for accuracy in runs.values()])
-    before, end = min(last[:, -2:].tolist(), key=lambda ends: ends[1])
+    ends = [100 * value for value in last("conv3_dense7744")]
     said(
-        f"in the last five epochs of five runs in bf16 the accuracy is {last.mean():.2f} % on "
-        f"average with a standard deviation of {last.std(ddof=1):.2f} points, {last.min():.2f} % "
-        f"at the lowest, and falls by up to {-np.diff(last, axis=1).min():.2f} points from one",
-        f"one of them ended at is {end:.2f} %, after a fall of {before - end:.2f} points, too",
+        NOTEBOOKS,
+        f"{100 * published.min():.2f} to {100 * published.max():.2f} % as published, and further "
+        f"in our runs, which ended between {min(ends):.2f} and {max(ends):.2f} %",
     )
 
 
-def test_what_is_said_of_the_pairs_on_two_machines():
-    accuracy = {
-        key_of(run): 100 * float(run["test_accuracy"]) for run in RUNS if run["test_accuracy"]
+def test_what_is_said_of_mnist_cnns_last_epochs():
+    published = 100 * log("mnist_cnn", "val_accuracy")
+    (seed4,) = 100 * curves("mnist_cnn", "val_accuracy")[4:, -5:]
+    fall = -np.diff(seed4).min()
+    said(
+        PAGE,
+        f"by {published[-2] - published[-1]:.2f} points from {published[-2]:.2f} %. Ours fall as "
+        f"far: seed 4's last five epochs go up and down by up to {fall:.2f} points",
+    )
+
+
+def test_what_is_said_of_vgg16s_four_runs():
+    tests = last("vgg16")
+    low, high = prediction_interval(tests)
+    pairs = {
+        "val_binary_accuracy": "val_accuracy",
+        "train_binary_accuracy": "train_accuracy",
+        **{loss: loss for loss in ("val_loss", "train_loss")},
     }
-    pairs = [(key, (*key[:3], GPU)) for key in accuracy if key[3] != GPU]
-    changes = [accuracy[gpu] - accuracy[cpu] for cpu, gpu in pairs if gpu in accuracy]
-    between = stats.t.interval(0.95, len(changes) - 1, statistics.mean(changes), stats.sem(changes))
+    inside, below = 0, []
+    for ours, theirs in pairs.items():
+        figures = curves("vgg16", ours)
+        for epoch, published in enumerate(log("vgg16", theirs)):
+            low_then, high_then = prediction_interval(figures[:, epoch])
+            inside += low_then <= published <= high_then
+            if ours == "val_binary_accuracy" and published < low_then:
+                below.append(epoch + 1)
     said(
-        f"over {len(changes)} pairs of the same network and seed in bf16",
-        f"is lower by {-statistics.mean(changes):.2f} points in their mean "
-        f"({_signed(between[0])} to +{between[1]:.2f})",
+        PAGE,
+        f"test accuracies of {listed(tests)}; 99.21 % was published",
+        f"the interval of the test accuracy, {100 * low:.2f} to {100 * high:.2f} %",
+        f"{inside} of 200 values lie inside. Four whole runs on the H200",
+        f"below our intervals are its {below[0]}th, {below[1]}th and {below[2]}th",
     )
+    loss, published = curves("vgg16", "train_loss").mean(0), log("vgg16", "train_loss")
+    assert min(loss[-10:].mean() / loss.min(), published[-10:].mean() / published.min()) > 3
+    said(PAGE, "more than three times as high in the last ten epochs")
 
 
-def test_what_is_said_of_bf16_is_the_paired_difference():
-    told = []
-    for figure, digits, scale in (("test_accuracy", 2, 100), ("train_loss", 4, 1)):
-        found = {key_of(run): float(run[figure]) for run in RUNS if run[figure]}
-        changes = [
-            scale * (found["cnn5x5_single", seed, "bf16", CPU] - found[key])
-            for seed in "01234"
-            if (key := ("cnn5x5_single", seed, "fp32", CPU)) in found
-        ]
-        between = stats.t.interval(0.95, 4, statistics.mean(changes), stats.sem(changes))
-        values = (statistics.mean(changes), *between)
-        told.append([f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}") for value in values])
-    (accuracy, *ends), (loss, *loss_ends) = told
+# --- What the notebooks misread ---------------------------------------------------------------
+
+
+def test_what_is_said_of_vgg16s_two_accuracies():
+    ours = {
+        f"{part}_{kind}": curves("vgg16", f"{part}_{kind}")
+        for part in ("val", "train")
+        for kind in ("binary_accuracy", "accuracy")
+    }
+    distances = {
+        name: 100 * np.abs(each.mean(0) - log("vgg16", f"{name.split('_')[0]}_accuracy")).mean()
+        for name, each in ours.items()
+    }
     said(
-        f"test accuracy differs by {accuracy} points ({ends[0]} to {ends[1]}), training loss by "
-        f"{loss} ({loss_ends[0]} to {loss_ends[1]})"
+        PAGE,
+        f"After the last epoch {listed(ours['val_binary_accuracy'][:, -1])} of the ten outputs",
+        f"Of the images {listed(ours['val_accuracy'][:, -1])} are classified rightly",
+        f"`val_acc` is {distances['val_binary_accuracy']:.2f} points away from the mean of the "
+        f"former on average, and {distances['val_accuracy']:.2f} from that of the latter",
+        f"99.90 % at the end, it is {distances['train_binary_accuracy']:.2f} and "
+        f"{distances['train_accuracy']:.2f}. That Keras",
     )
-
-
-def test_the_count_of_figures_inside_their_intervals_is_the_tables():
-    rows = read_csv(RESULTS / "reproduction.csv")
-    inside = [row["inside"] for row in rows]
-    yes, no = inside.count("yes"), inside.count("no")
-    ends = [
-        100 * float(row["prediction_high"])
-        for name in ("conv3_dense7744", "wide3x5_bn")
-        for row in rows
-        if (row["experiment"], row["figure"], row["published"]) in (
-            (name, "val_accuracy", "0.9888"), (name, "val_accuracy", "0.9931"))
-    ]  # fmt: skip
+    binary = 100 * ours["val_binary_accuracy"][:, -1]
     said(
-        f"{yes} of the {yes + no} published figures of last epochs lie inside their prediction",
-        f"test accuracies reach to {ends[0]:.2f} and {ends[1]:.2f} %",
+        NOTEBOOKS,
+        f"{listed(ours['val_accuracy'][:, -1])} of the validation images were classified rightly",
+        f"where that share was {binary.min():.2f} to {binary.max():.2f} %",
     )
 
 
 def test_what_is_said_of_the_log_headed_without_dropout():
-    log = {
-        loss: np.array(
-            [
-                float(row[loss])
-                for row in read_csv(PUBLISHED_CURVES)
-                if row["experiment"] == "cnn5x5_single"
-            ]
-        )
-        for loss in ("train_loss", "val_loss")
-    }
-    above, ends = {}, {}
-    for name, precision in (
-        ("cnn5x5_single", "fp32"),
-        ("cnn5x5_single_no_dropout", "bf16"),
-        ("cnn5x5_no_dropout", "bf16"),
-    ):
-        train, val = (
-            np.array(
-                [
-                    float(row[loss])
-                    for row in CURVES
-                    if key_of(row)[0::2] == (name, precision) and row["device"] == CPU
-                ]
-            ).reshape(-1, 20)
-            for loss in ("train_loss", "val_loss")
-        )
-        above[name], ends[name] = (train.mean(0) > val.mean(0)).sum(), train.mean(0)[-1]
-        if name == "cnn5x5_single":
-            assert len(train) == 10
-            distance = np.abs(train.mean(0) - log["train_loss"]).mean()
-    assert (log["train_loss"] > log["val_loss"]).all()
-    assert list(above.values()) == [20, 4, 3]
+    published = {loss: log("cnn5x5_single", loss) for loss in ("train_loss", "val_loss")}
+    names = ("cnn5x5_single", "cnn5x5_single_no_dropout", "cnn5x5_no_dropout")
+    train = {name: curves(name, "train_loss").mean(0) for name in names}
+    above = {name: train[name] > curves(name, "val_loss").mean(0) for name in names}
+    assert (published["train_loss"] > published["val_loss"]).all()
+    assert [(over.sum(), over[: over.sum()].all()) for over in above.values()] == [
+        *((20, True), (4, True), (3, True))
+    ]
+    distance = np.abs(train["cnn5x5_single"] - published["train_loss"]).mean()
     said(
-        "above its validation loss for all 20 epochs",
+        PAGE,
+        "above its validation loss for all 20 epochs, and so does the mean of our five runs",
         f"at an average distance of {distance:.4f} from the log",
-        "for the first four epochs only (five runs), and two without dropout for three (one run)",
-        f"{ends['cnn5x5_single_no_dropout']:.4f} and {ends['cnn5x5_no_dropout']:.4f}, where the "
-        f"log has {log['train_loss'][-1]}",
+        "for the first four epochs only, and two without dropout for three",
+        f"{train['cnn5x5_single_no_dropout'][-1]:.4f} and {train['cnn5x5_no_dropout'][-1]:.4f}, "
+        f"where the log has {published['train_loss'][-1]}",
     )
 
 
-def test_the_epochs_of_cnn3x3s_log_that_lie_outside_are_counted():
-    outside = [
-        int(row["epoch"])
-        for row in read_csv(RESULTS / "reproduction" / "intervals.csv")
-        if row["experiment"] == "cnn3x3" and row["place"] != "inside"
+# --- Comparisons ------------------------------------------------------------------------------
+
+ASKED = [
+    ("cnn5x5", "cnn3x3"),
+    ("cnn5x5_single", "cnn3x3"),
+    ("wide5x7_bn", "wide3x3"),
+    ("wide3x5_bn", "wide3x3"),
+    ("cnn5x5_single", "cnn5x5_single_no_dropout"),
+    ("cnn3x3", "cnn3x3_no_dropout"),
+]
+
+
+def test_the_answers_to_the_questions_are_those_of_welch_and_holm():
+    tests = [stats.ttest_ind(last(a), last(b), equal_var=False) for a, b in ASKED]
+    _, adjusted, *_ = multipletests([test.pvalue for test in tests], method="holm")
+    means = [100 * (np.mean(last(a)) - np.mean(last(b))) for a, b in ASKED]
+    rows = []
+    for mean, test, p in zip(means, tests, adjusted, strict=True):
+        between = test.confidence_interval()
+        low, high = unsigned(100 * between.low), unsigned(100 * between.high)
+        answer = "yes" if p < 0.05 else "not shown"
+        rows.append([signed(mean), f"{low} to {high}", f"{p:.4f}", answer])
+    lines = PAGE.read_text().splitlines()
+    start = lines.index(next(line for line in lines if line.startswith("| question |")))
+    told = [
+        [cell.strip() for cell in line.strip("|").split("|")][1:]
+        for line in lines[start + 2 : start + 8]
     ]
-    assert sorted(outside) == [1, 1, 2, 2, 4, 8, 20]
-    said("five of the seven others are of the first four epochs, one is of the eighth and one of")
+    assert told == rows
+    assert [row[-1] for row in rows].count("yes") == 3
+    low, high = (unsigned(100 * -end) for end in tests[1].confidence_interval())
+    said(
+        PAGE,
+        "Three of the six are answered",
+        f"ours are {-means[1]:.2f} points apart ({high} to {low}, adjusted p = {adjusted[1]:.4f})",
+        f"miss the line by a hair, with {adjusted[3]:.4f} and {adjusted[5]:.4f}",
+    )
+    said(
+        NOTEBOOKS,
+        f"5×5 is better than 3×3, by {means[0]:.2f} points over five seeds",
+        f"better than Model 1, by {means[2]:.2f} points over five seeds",
+        f"that Model 2 is, by {means[3]:.2f}, misses the line",
+    )
+
+
+def test_what_is_said_of_the_published_differences():
+    end = {
+        name: 100 * log(name, "val_accuracy")[-1]
+        for name in ("cnn3x3", "cnn5x5_single", "wide3x3", "wide5x7_bn")
+    }
+    said(PAGE, f"The second was {end['cnn3x3'] - end['cnn5x5_single']:.2f} points better")
+    said(PAGE, f"by {end['wide5x7_bn'] - end['wide3x3']:.2f} points there")
+    said(NOTEBOOKS, f"where its runs were {end['wide5x7_bn'] - end['wide3x3']:.2f} apart")
+
+
+def test_what_is_said_of_bf16_are_the_paired_differences():
+    clear, told = [], []  # whose interval leaves out zero; what is said of accuracies
+    for name in ("wide3x3", "wide3x5_bn", "wide5x7_bn"):
+        for figure in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
+            bf16, fp32 = last(name, figure, precision="bf16"), last(name, figure)
+            changes = np.subtract(bf16, fp32)
+            low, high = mean_interval(changes)
+            if low > 0 or high < 0:
+                clear.append((name, figure, changes.mean(), low, high))
+            if figure == "test_accuracy":
+                mean, *ends = (signed(100 * value) for value in (changes.mean(), low, high))
+                told.append(f"`{name}` {mean}{' points' * (not told)} ({' to '.join(ends)})")
+    ((name, figure, mean, low, high),) = clear
+    said(
+        PAGE,
+        ", ".join(told),
+        f"`{name}`'s {figure.replace('_', ' ')} is higher by {mean:.4f} ({low:.4f} to {high:.4f})",
+    )

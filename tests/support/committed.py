@@ -1,20 +1,17 @@
 """The committed rows of the reproduction and its page, read by none of the code that wrote them."""
 
 import csv
-import math
 
 import numpy as np
+from scipy import stats
 
 from tests.support.train_command import REPOSITORY
 
 RESULTS = REPOSITORY / "results"
 PAGE = REPOSITORY / "docs" / "reproduction.md"
 PUBLISHED_CURVES = REPOSITORY / "mnist_bench" / "reproduction" / "published_curves.csv"
-CPU, GPU = "AMD EPYC, 1 thread", "NVIDIA H200"
 KEY = ("experiment", "seed", "precision", "device")
-VGG16_SEEDS = ("0", "1", "2", "3")
-# The 0.975 quantile of Student's distribution with three degrees of freedom, as tables have it.
-T3 = 3.18245
+H100, H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
 
 
 def read_csv(path):
@@ -31,14 +28,45 @@ def key_of(row):
     return tuple(row[column] for column in KEY)
 
 
-def gpu_run(experiment, seed="0"):
-    (run,) = (r for r in RUNS if key_of(r) == (experiment, seed, "bf16", GPU))
-    return run
+def counted(experiment):
+    """Precision, device and seeds of the runs that statements are made of."""
+    if experiment == "vgg16":
+        return "bf16", H200, "0123"
+    return "fp32", H100, "01234"
 
 
-def gpu_curve(experiment, column, seed="0"):
-    rows = [row for row in CURVES if key_of(row) == (experiment, seed, "bf16", GPU)]
-    return np.array([float(row[column]) for row in rows])
+def last(experiment, column="test_accuracy", precision=None, device=None):
+    """A figure of the end of each run that counts, or of those in another precision or device."""
+    usual, machine, seeds = counted(experiment)
+    found = {key_of(run): run[column] for run in RUNS}
+    keys = [(experiment, seed, precision or usual, device or machine) for seed in seeds]
+    return [float(found[key]) for key in keys]
+
+
+def curves(experiment, column):
+    """A figure of each run that counts after each epoch: runs x epochs."""
+    precision, device, seeds = counted(experiment)
+    keys = [(experiment, seed, precision, device) for seed in seeds]
+    return np.array([[float(r[column]) for r in CURVES if key_of(r) == key] for key in keys])
+
+
+def log(experiment, column):
+    """What was published of it after each epoch."""
+    rows = read_csv(PUBLISHED_CURVES)
+    return np.array([float(row[column]) for row in rows if row["experiment"] == experiment])
+
+
+def mean_interval(values):
+    """The 95 % confidence interval of the mean, by SciPy."""
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    return float(low), float(high)
+
+
+def prediction_interval(values):
+    """Where one more value would lie 19 of 20 times, by Student's formula."""
+    n, mean, deviation = len(values), np.mean(values), np.std(values, ddof=1)
+    reach = stats.t.ppf(0.975, n - 1) * deviation * np.sqrt(1 + 1 / n)
+    return mean - reach, mean + reach
 
 
 def listed(values):
@@ -47,9 +75,16 @@ def listed(values):
     return f"{', '.join(texts[:-1])} and {texts[-1]} %"
 
 
-def interval(values):
-    """The 95 % prediction interval of four values, by Student's formula."""
-    mean = sum(values) / 4
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 3)
-    reach = T3 * deviation * math.sqrt(1 + 1 / 4)
-    return mean - reach, mean + reach
+def said(path, *parts):
+    """Fail unless the page has the words, wherever its lines break."""
+    page = " ".join(path.read_text().split())
+    absent = [part for part in parts if part not in page]
+    assert not absent, absent
+
+
+def signed(value, digits=2):
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def unsigned(value, digits=2):
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
