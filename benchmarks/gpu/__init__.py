@@ -15,6 +15,7 @@ rows.jsonl.
 
 For a machine without network `make bundle` leaves a folder, in which `bash run.sh FOLDER` and the
 arguments above do the same. What it packed belongs into benchmarks/results, for the next bundle.
+`bash run.sh FOLDER -- COMMAND` runs any other command there, with its packages and images.
 
 `mnist-bench reproduce --no-train --runs FOLDER/reproduction` makes evidence of the published
 trainings.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run.sh FOLDER [ARGUMENTS]: unpack this bundle into FOLDER, if that was not done yet, and run
-# `python -m benchmarks.gpu ARGUMENTS` there. PYTHON says which Python has torch; no network needed.
+# `python -m benchmarks.gpu ARGUMENTS` there; run.sh FOLDER -- COMMAND runs any other command there,
+# such as one of mnist-bench's. PYTHON says which Python has torch; no network needed.
 set -euo pipefail
 shopt -s nullglob
 if [ $# -eq 0 ]; then
@@ -38,4 +39,8 @@ export PYTHONPATH=$folder/packages${PYTHONPATH:+:$PYTHONPATH} MNIST_BENCH_DATA=$
 # What is unpacked is no checkout, even if it lies in one.
 export GIT_CEILING_DIRECTORIES=${folder%/*} GIT_COMMIT=$commit
 cd "$folder"
+if [ "${1-}" = -- ]; then
+  shift
+  exec "$@"
+fi
 exec "$python" -m benchmarks.gpu "$@"

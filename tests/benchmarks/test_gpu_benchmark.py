@@ -156,6 +156,10 @@ def test_a_bundle_unpacks_into_what_was_committed(tmp_path, mnist_root, monkeypa
     found = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
     commit = bundle.git("rev-parse", "HEAD")
     assert f", commit {commit}: 0 of " in found.stdout.partition("\n")[0]
+    which = "import os, mnist_bench; print(mnist_bench.__file__, os.environ['GIT_COMMIT'])"
+    run[-1:] = ["--", sys.executable, "-c", which]
+    found = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [f"{tmp_path}/there/mnist_bench/__init__.py", commit]
     for file in MNIST.files:
         theirs = MNIST.raw_folder(tmp_path / "there" / "data") / file.name
         assert theirs.read_bytes() == (MNIST.raw_folder(mnist_root) / file.name).read_bytes()
