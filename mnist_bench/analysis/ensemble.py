@@ -19,7 +19,8 @@ from rich.text import Text
 
 from mnist_bench.analysis.find import find_folders, runs_below
 from mnist_bench.errors import ConfigError, DataError
-from mnist_bench.runs.folder import DAMAGED, RunFolder
+from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.predictions import read_predictions
 from mnist_bench.runs.records import read_summary
 
 
@@ -136,24 +137,22 @@ def read_member(run: Path) -> Member:
 
     Raises:
         ConfigError: it has not been tested.
-        DataError: its predictions.npz is damaged.
+        DataError: its predictions.npz is damaged, or has logits that are no numbers.
     """
-    path = RunFolder(run).predictions
+    folder = RunFolder(run)
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            logits_NK, labels_N = saved["logits"].astype(np.float64), saved["labels"]
-        if labels_N.ndim != 1 or logits_NK.ndim != 2 or len(logits_NK) != len(labels_N):
-            raise ValueError(f"logits of shape {logits_NK.shape}, labels of {labels_N.shape}")
-        if not logits_NK.shape[1] or not np.isfinite(logits_NK).all():
-            raise ValueError("there are logits that are no numbers, or none")
+        read_NK, labels_N = read_predictions(folder)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{run} has no {path.name}: it is not the folder of a run that was tested."
+            f"{run} has no {folder.predictions.name}: it is not the folder of a run that was "
+            f"tested."
         ) from error
-    except DAMAGED as error:
+    logits_NK = read_NK.astype(np.float64)
+    if not np.isfinite(logits_NK).all():
         raise DataError(
-            f"{path} is damaged ({error}): train that run again, or leave it out."
-        ) from error
+            f"{folder.predictions} has logits that are no numbers: train that run again, or leave "
+            f"it out."
+        )
     summary = read_summary(run)
     shifted_NK = np.exp(logits_NK - logits_NK.max(1, keepdims=True))
     probabilities_NK = shifted_NK / shifted_NK.sum(1, keepdims=True)

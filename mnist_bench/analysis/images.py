@@ -14,7 +14,9 @@ from mnist_bench.analysis.statistics import (
     mcnemar,
     paired_difference,
 )
-from mnist_bench.runs.folder import DAMAGED, RunFolder
+from mnist_bench.errors import DataError
+from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.predictions import read_predictions
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,14 @@ def _shares(
     labels_N, right = None, []
     for run in runs:
         try:
-            with np.load(RunFolder(run.path).predictions) as saved:
-                own, predicted = saved["labels"], saved["logits"].argmax(1)
-        except DAMAGED:
+            logits_NK, own_N = read_predictions(RunFolder(run.path))
+        except (OSError, DataError):
             return None
         if labels_N is None:
-            labels_N = own
-        if not np.array_equal(own, labels_N) or predicted.shape != own.shape:
+            labels_N = own_N
+        if not np.array_equal(own_N, labels_N):
             return None
-        right.append(predicted == own)
+        right.append(logits_NK.argmax(1) == own_N)
     return None if labels_N is None else (labels_N, np.mean(right, 0))
 
 

@@ -26,6 +26,7 @@ from mnist_bench.reproduction.plan import (
 )
 from mnist_bench.reproduction.published import EXPERIMENTS
 from mnist_bench.runs.folder import RunFolder, atomic_write
+from mnist_bench.runs.predictions import read_predictions
 from mnist_bench.runs.records import read_summary
 
 KEY = ("experiment", "seed", "precision", "device")
@@ -118,8 +119,8 @@ def as_text(value: Any) -> str:
 
 
 def _wrong_images(run: PlannedRun) -> list[Row]:
-    with np.load(RunFolder(run.folder).predictions) as predictions:
-        labels, predicted = predictions["labels"], predictions["logits"].argmax(1)
+    logits, labels = read_predictions(RunFolder(run.folder))
+    predicted = logits.argmax(1)
     return [
         {"image": str(image), "label": str(labels[image]), "predicted": str(predicted[image])}
         for image in np.flatnonzero(predicted != labels)

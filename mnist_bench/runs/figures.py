@@ -18,8 +18,9 @@ from mnist_bench.data.splits import Splits, split_images
 from mnist_bench.errors import ConfigError, DataError, naming
 from mnist_bench.loggers.artist import ARTIST, why_not_drawn
 from mnist_bench.loggers.pictures import RunPictures, Tiles, caption
-from mnist_bench.runs.folder import DAMAGED, RunFolder
+from mnist_bench.runs.folder import RunFolder
 from mnist_bench.runs.load import load
+from mnist_bench.runs.predictions import read_predictions
 from mnist_bench.runs.prepare import read_images
 from mnist_bench.runs.records import read_summary
 from mnist_bench.runs.run import Run
@@ -103,7 +104,11 @@ def choose_pictures(
     Raises:
         DataError: its predictions.npz is damaged, or of other images than those of `splits`.
     """
-    logits_NK, labels_N = _read_predictions(folder, splits)
+    logits_NK, labels_N = read_predictions(folder)
+    if not np.array_equal(labels_N, splits.test.labels.cpu().numpy()):
+        raise DataError(
+            f"{folder.predictions} is of other test images than there are now: its labels differ."
+        )
     names, images_NCHW = splits.class_names, splits.test.images
     probabilities_NK = torch.from_numpy(logits_NK).double().softmax(1)
     confidence_N, predicted_N = probabilities_NK.max(1)
@@ -138,21 +143,6 @@ def choose_pictures(
         confusion=confusion_KK,
         kernels=_first_kernels(weights, splits.image_shape[0]),
     )
-
-
-def _read_predictions(folder: RunFolder, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with naming(folder.predictions), np.load(folder.predictions) as saved:
-            logits_NK, labels_N = saved["logits"], saved["labels"]
-    except DAMAGED as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise DataError(f"{folder.predictions} is damaged ({error}).") from error
-    if not np.array_equal(labels_N, splits.test.labels.cpu().numpy()):
-        raise DataError(
-            f"{folder.predictions} is of other test images than there are now: its labels differ."
-        )
-    return logits_NK, labels_N
 
 
 def read_history(folder: RunFolder) -> list[dict[str, float]]:

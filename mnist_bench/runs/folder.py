@@ -9,7 +9,6 @@ import shutil
 import tempfile
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,18 +46,6 @@ def atomic_write(path: Path, mode: str = "w", keep: Path | None = None) -> Itera
         with suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
-
-
-# What reading a predictions.npz may raise, whatever is in its place.
-DAMAGED = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    zipfile.BadZipFile,
-)
 
 
 class InUse(ConfigError):

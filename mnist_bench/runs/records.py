@@ -1,4 +1,4 @@
-"""What a run leaves as plain files: metrics.csv, predictions.npz and summary.json."""
+"""What a run leaves as plain text: metrics.csv, summary.json and .hydra/."""
 
 import csv
 import json
@@ -15,7 +15,6 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
@@ -45,12 +44,6 @@ def write_metrics(folder: RunFolder, history: Sequence[EpochRecord]) -> None:
         writer.writeheader()
         for row in history:
             writer.writerow({k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()})
-
-
-def write_predictions(folder: RunFolder, logits_NK: Tensor, labels_N: Tensor) -> None:
-    """Write the test set's logits (float32, N x K) and labels (int64, N)."""
-    with atomic_write(folder.predictions, "wb") as file:
-        np.savez(file, logits=logits_NK.numpy(), labels=labels_N.cpu().numpy())
 
 
 def write_summary(folder: RunFolder, summary: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from mnist_bench.runs.checkpoint import (
     write_checkpoint,
 )
 from mnist_bench.runs.folder import RunFolder
+from mnist_bench.runs.predictions import write_predictions
 from mnist_bench.runs.prepare import prepare
 from mnist_bench.runs.records import (
     Command,
@@ -36,7 +37,6 @@ from mnist_bench.runs.records import (
     set_result_aside,
     test_figures,
     write_metrics,
-    write_predictions,
     write_summary,
 )
 from mnist_bench.training.device import Placement, keep_freed_memory

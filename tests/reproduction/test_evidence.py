@@ -195,6 +195,14 @@ def test_times_that_mean_nothing_are_left_out_and_nothing_else(tmp_path):
     assert without.errors == with_times.errors
 
 
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive"], ids=["empty", "cut", "text"])
+def test_predictions_that_cannot_be_read_are_named(tmp_path, content):
+    run = write_run(tmp_path, "cnn3x3/seed=0")
+    (run / "predictions.npz").write_bytes(content)
+    with pytest.raises(DataError, match=rf"{run}/predictions\.npz is damaged"):
+        find(tmp_path)
+
+
 def test_runs_that_did_not_complete_and_other_folders_are_passed_over(tmp_path):
     going_on = write_run(tmp_path, "cnn3x3/seed=0")
     (going_on / "summary.json").unlink()
