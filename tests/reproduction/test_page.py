@@ -11,6 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from tests.support.committed import (
+    CPU,
     PAGE,
     RESULTS,
     counted,
@@ -306,3 +307,11 @@ def test_what_is_said_of_bf16_are_the_paired_differences():
         ", ".join(told),
         f"`{name}`'s {figure.replace('_', ' ')} is higher by {mean:.4f} ({low:.4f} to {high:.4f})",
     )
+
+
+def test_what_is_said_of_two_machines_is_welchs_test():
+    here, there = last("cnn5x5_single"), last("cnn5x5_single", device=CPU)
+    test = stats.ttest_ind(here, there, equal_var=False)
+    low, high = (signed(100 * end) for end in test.confidence_interval())
+    mean = signed(100 * (np.mean(here) - np.mean(there)))
+    said(PAGE, f"differs by {mean} points ({low} to {high}, Welch's p = {test.pvalue:.2f}) between")

@@ -11,7 +11,7 @@ RESULTS = REPOSITORY / "results"
 PAGE = REPOSITORY / "docs" / "reproduction.md"
 PUBLISHED_CURVES = REPOSITORY / "mnist_bench" / "reproduction" / "published_curves.csv"
 KEY = ("experiment", "seed", "precision", "device")
-H100, H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
+H100, H200, CPU = "NVIDIA H100 80GB HBM3", "NVIDIA H200", "AMD EPYC, 1 thread"
 
 
 def read_csv(path):
