@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from mnist_bench.analysis.markdown import NONE, paragraph, table
-from mnist_bench.reproduction.evidence import Chosen, Evidence, as_text
+from mnist_bench.reproduction.evidence import ENOUGH_RUNS, Chosen, Evidence, as_text
 from mnist_bench.reproduction.intervals import (
     ABOVE,
     BELOW,
-    ENOUGH_RUNS,
     INSIDE,
     NO_INTERVAL,
     Agreement,
@@ -34,8 +33,8 @@ vgg16 the binary accuracy, see below). Here it is counted how many of them lie i
 prediction intervals of our runs after the same epoch: those of its own experiment, and those of
 each wrong one. An experiment takes {ENOUGH_RUNS} runs. Values of one log depend on each other,
 epoch by epoch, so that no p value can be made of a count; and the fewer the runs, the wider the
-intervals: an experiment of three holds more of any log than one of ten. *Best other* is the wrong
-experiment that holds most."""
+intervals: an experiment of three tends to hold more of a log than one of ten. *Best other* is the
+wrong experiment that holds most."""
 
 MATRIX_NOTE = """\
 Every log (a column, with the number of its values) in the intervals of every experiment that has as

@@ -21,12 +21,12 @@ from mnist_bench.analysis.statistics import (
     paired_difference,
     welch,
 )
-from mnist_bench.reproduction.evidence import Evidence, RunKey, groups, value
+from mnist_bench.reproduction.evidence import Evidence, RunKey, counts_more, groups, value
 
 # An adjusted p value below it is called a difference.
 LEVEL = 0.05
-# When docs/log/2026-11-26-campaign.md came to say how the questions are decided.
-RULED = datetime.fromisoformat("2026-11-26T19:34:25+00:00")
+# When docs/log/2026-11-26-campaign.md had come to say by what test and by which runs.
+RULED = datetime.fromisoformat("2026-11-27T02:30:03+00:00")
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,13 @@ def _compare(evidence: Evidence, question: Question) -> Comparison | None:
 def choose_sides(
     evidence: Evidence, question: Question
 ) -> tuple[list[RunKey], list[RunKey]] | None:
-    """Return the runs of both in the precision and device with most runs on the smaller side.
+    """Return the runs of both in one precision on one device; the smaller side has to count more.
 
-    Of equal ones the first of `groups` counts.
+    See `counts_more`: fp32 first, if both sides have enough of it.
     """
     first, second = groups(evidence, question.first), groups(evidence, question.second)
     both = [(first[group], second[group]) for group in first if group in second]
-    return max(both, key=lambda sides: min(map(len, sides)), default=None)
+    return max(both, key=lambda sides: min(map(counts_more, sides)), default=None)
 
 
 def right_images(evidence: Evidence, key: RunKey) -> NDArray[np.bool_]:

@@ -1,13 +1,12 @@
-"""What the runs of a reproduction left, as three CSV files that are committed.
+"""What the runs of a reproduction left, as three CSV files that are committed; and which count.
 
 Run folders are not: a campaign may take days and several machines, and each adds its rows to what
 the others brought. Values are kept as the text they are in the files; accuracies are fractions.
 """
 
 import csv
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,18 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_bench.errors import DataError
-from mnist_bench.reproduction.plan import (
-    PlannedRun,
-    Recipe,
-    State,
-    departure,
-    find_runs,
-    state_of,
-)
 from mnist_bench.reproduction.published import EXPERIMENTS
-from mnist_bench.runs.folder import RunFolder, atomic_write
-from mnist_bench.runs.predictions import read_predictions
-from mnist_bench.runs.records import read_summary
+from mnist_bench.runs.folder import atomic_write
 
 KEY = ("experiment", "seed", "precision", "device")
 # Of the last epoch, but for the best validation accuracy.
@@ -65,85 +54,43 @@ class Evidence:
     curves: dict[RunKey, list[Row]] = field(default_factory=dict)
     errors: dict[RunKey, list[Row]] = field(default_factory=dict)
 
-
-# --- From run folders -------------------------------------------------------------------------
-
-
-def collect(
-    runs: Path, recipe: Callable[[str], Recipe], times: bool = True
-) -> tuple[Evidence, list[str]]:
-    """Return the runs of the published recipes, and a sentence for each that is of another.
-
-    Of runs that were stopped on the way there are only the curves, as far as they go. Without
-    `times` the columns of seconds stay empty: for runs that shared a device with each other.
-    """
-    evidence, refusals = Evidence(), []
-    for run in find_runs(runs):
-        completed = state_of(run.folder) is State.completed
-        if not completed and not read_summary(run.folder).get("epochs"):
-            continue
-        if fault := departure(run, recipe(run.experiment)):
-            refusals.append(f"{run.folder} {fault}: it is left out.")
-            continue
-        summary = read_summary(run.folder)
-        key = RunKey(run.experiment, run.seed, run.precision, summary["device"])
-        curve = _read_rows(RunFolder(run.folder).metrics)
-        if not times:
-            curve = [{**epoch, "seconds": "", "images_per_second": ""} for epoch in curve]
-        evidence.runs[key] = _run_row(summary, curve)
-        evidence.curves[key] = curve
-        evidence.errors[key] = _wrong_images(run) if completed else []
-    return evidence, refusals
-
-
-def _run_row(summary: Mapping[str, Any], curve: Sequence[Row]) -> Row:
-    row = {
-        **summary,
-        "best_val_accuracy": max(float(epoch["val_accuracy"]) for epoch in curve),
-        "seconds_per_epoch": _seconds_per_epoch(curve),
-        "torch": summary["versions"]["torch"],
-        "python": summary["versions"]["python"],
-    }
-    return {column: as_text(row.get(column)) for column in RUNS if column not in KEY}
-
-
-def _seconds_per_epoch(curve: Sequence[Row]) -> float | None:
-    seconds = [float(epoch["seconds"]) for epoch in curve if epoch["seconds"]]
-    return statistics.median(seconds) if seconds else None
-
-
-def as_text(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
-
-
-def _wrong_images(run: PlannedRun) -> list[Row]:
-    logits, labels = read_predictions(RunFolder(run.folder))
-    predicted = logits.argmax(1)
-    return [
-        {"image": str(image), "label": str(labels[image]), "predicted": str(predicted[image])}
-        for image in np.flatnonzero(predicted != labels)
-    ]
+    def take(self, key: RunKey, source: "Evidence") -> None:
+        """Have a run as `source` has it."""
+        self.runs[key] = source.runs[key]
+        self.curves[key] = source.curves[key]
+        self.errors[key] = source.errors[key]
 
 
 # --- From and to CSV --------------------------------------------------------------------------
 
 
 def merge(committed: Evidence, found: Evidence) -> Evidence:
-    """Both; a run that is in both is as `found` has it, unless that stopped and the other did not.
+    """Both; of a run that is in both the completed one, else the one that went farther.
 
-    What was committed of a run while it was unfinished gives way, on whatever device it goes on.
+    A completed run that was made again is as `found` has it; the very run that was committed stays
+    as it is, as its times may have been left out. What was committed of a run while it was
+    unfinished gives way to one that went as far, on whatever device.
     """
-    there = {key[:3] for key in found.runs}
-    kept = [k for k in committed.runs if is_complete(committed, k) or k[:3] not in there]
-    added = [k for k in found.runs if is_complete(found, k) or k not in kept]
+
+    def overtaken(key: RunKey) -> bool:
+        epochs = len(committed.curves[key])
+        return any(
+            is_complete(found, other) or len(found.curves[other]) >= epochs
+            for other in found.runs
+            if other[:3] == key[:3]
+        )
+
+    kept = [k for k in committed.runs if is_complete(committed, k) or not overtaken(k)]
+    unfinished = {k[:3] for k in kept if not is_complete(committed, k)}
     merged = Evidence()
-    for source, keys in ((committed, kept), (found, added)):
-        for key in keys:
-            merged.runs[key] = source.runs[key]
-            merged.curves[key] = source.curves[key]
-            merged.errors[key] = source.errors[key]
+    for key in kept:
+        merged.take(key, committed)
+    for key, run in found.runs.items():
+        if not is_complete(found, key):
+            if key not in merged.runs and key[:3] not in unfinished:
+                merged.take(key, found)
+        elif key not in merged.runs or run["started"] != merged.runs[key]["started"]:
+            merged.take(key, found)
     return merged
 
 
@@ -151,10 +98,11 @@ def read_evidence(folder: Path) -> Evidence:
     """What an earlier reproduction wrote to `folder`, which need not exist.
 
     Raises:
-        DataError: a file has not got the columns that it should have.
+        DataError: a file has not got the columns or the rows that it should have, or has a run of
+            no experiment.
     """
     evidence = Evidence()
-    for row in _read_rows(folder / "runs.csv", RUNS):
+    for row in read_rows(folder / "runs.csv", RUNS):
         key = _take_key(row, folder / "runs.csv")
         if key.experiment not in EXPERIMENTS:
             raise DataError(
@@ -167,7 +115,7 @@ def read_evidence(folder: Path) -> Evidence:
         ("curves.csv", CURVES, evidence.curves),
         ("errors.csv", ERRORS, evidence.errors),
     ):
-        for row in _read_rows(folder / name, columns):
+        for row in read_rows(folder / name, columns):
             key = _take_key(row, folder / name)
             if key not in tables:
                 raise DataError(
@@ -212,6 +160,12 @@ def by_machine(key: RunKey) -> tuple[int, str, str, int]:
     return EXPERIMENTS.index(key.experiment), key.device, key.precision, key.seed
 
 
+def as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
 def _take_key(row: Row, path: Path) -> RunKey:
     """Take the key's columns out of a row; raises DataError if it is not whole."""
     if None in row.values() or not row["seed"].isdecimal():
@@ -222,7 +176,8 @@ def _take_key(row: Row, path: Path) -> RunKey:
     return RunKey(experiment, int(seed), precision, device)
 
 
-def _read_rows(path: Path, columns: Sequence[str] = ()) -> list[Row]:
+def read_rows(path: Path, columns: Sequence[str] = ()) -> list[Row]:
+    """Return the rows of a CSV file by column; none if there is no such file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -252,16 +207,28 @@ def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[tuple[RunKey,
 Chosen = dict[str, dict[int, RunKey]]
 
 
-def choose(evidence: Evidence) -> Chosen:
-    """For each experiment the completed runs of the one precision and device with most seeds.
+# With two runs Student's quantile is 12.7: their intervals hold nearly everything.
+ENOUGH_RUNS = 3
 
-    Of equal ones the first of `groups`: a seed counts once, and no statistics mix what was computed
-    in two ways.
-    """
+
+def choose(evidence: Evidence) -> Chosen:
+    """For each experiment the completed runs in one precision on one device: see `counts_more`."""
     return {
-        name: {key.seed: key for key in max(groups(evidence, name).values(), key=len, default=[])}
+        name: {
+            key.seed: key
+            for key in max(groups(evidence, name).values(), key=counts_more, default=[])
+        }
         for name in EXPERIMENTS
     }
+
+
+def counts_more(keys: Sequence[RunKey]) -> tuple[bool, int]:
+    """Rank runs alike: those in fp32 first, as published, if they are enough; then most seeds.
+
+    Of equal ones the first of `groups` counts. So no number of runs in bf16 decides what those in
+    fp32 had decided.
+    """
+    return len(keys) >= ENOUGH_RUNS and keys[0].precision == "fp32", len(keys)
 
 
 def groups(evidence: Evidence, experiment: str) -> dict[tuple[str, str], list[RunKey]]:

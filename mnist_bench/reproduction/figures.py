@@ -12,18 +12,16 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mnist_bench.loggers.drawing import BLUE, GREEN, ORANGE
-from mnist_bench.reproduction.evidence import Chosen, Evidence, curves, is_complete
+from mnist_bench.reproduction.evidence import ENOUGH_RUNS, Chosen, Evidence, curves, is_complete
 from mnist_bench.reproduction.findings import LOG, READINGS
 from mnist_bench.reproduction.intervals import (
     ABOVE,
     BELOW,
-    ENOUGH_RUNS,
-    columns_of,
     epoch_samples,
     place,
     prediction_band,
 )
-from mnist_bench.reproduction.published import published_curve
+from mnist_bench.reproduction.published import columns_of, published_curve
 
 COLOURS = {"train": BLUE, "val": ORANGE}
 PUBLISHED_COLOUR = "#222222"

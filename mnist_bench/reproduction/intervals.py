@@ -14,23 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_bench.analysis.statistics import Sample, describe
-from mnist_bench.reproduction.evidence import Chosen, Evidence, RunKey, curves
-from mnist_bench.reproduction.published import BINARY, EXPERIMENTS, PUBLISHED, published_curve
-
-# With two runs Student's quantile is 12.7: their intervals hold nearly everything.
-ENOUGH_RUNS = 3
-FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+from mnist_bench.reproduction.evidence import ENOUGH_RUNS, Chosen, Evidence, RunKey, curves
+from mnist_bench.reproduction.published import (
+    BINARY,
+    EXPERIMENTS,
+    PUBLISHED,
+    columns_of,
+    published_curve,
+)
 
 INSIDE, BELOW, ABOVE = "inside", "below", "above"
 # Where all runs have the same value there is no interval, and the log's value is not counted.
 NO_INTERVAL = ""
-
-
-def columns_of(experiment: str) -> list[str]:
-    """The columns of metrics.csv for what Keras called loss, acc, val_loss and val_acc."""
-    if experiment in BINARY:
-        return [figure.replace("accuracy", "binary_accuracy") for figure in FIGURES]
-    return [*FIGURES]
 
 
 def epoch_samples(ours: NDArray[np.float64]) -> list[Sample]:

@@ -5,8 +5,7 @@ from itertools import combinations
 
 from mnist_bench.analysis.markdown import figure_name, interval, number, p_value, table
 from mnist_bench.analysis.statistics import PairedDifference, paired_difference, welch
-from mnist_bench.reproduction.evidence import Evidence, RunKey, groups, value
-from mnist_bench.reproduction.intervals import ENOUGH_RUNS
+from mnist_bench.reproduction.evidence import ENOUGH_RUNS, Evidence, RunKey, groups, value
 from mnist_bench.reproduction.published import EXPERIMENTS
 
 PRECISION_FIGURES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")

@@ -100,6 +100,17 @@ def headline(experiment: str) -> PublishedFigure | None:
     return next((f for f in FIGURES if f.experiment == experiment), None)
 
 
+# What Keras logs after each epoch, by the columns of metrics.csv.
+LOGGED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+
+def columns_of(experiment: str) -> list[str]:
+    """The columns of metrics.csv for what Keras called loss, acc, val_loss and val_acc."""
+    if experiment in BINARY:
+        return [figure.replace("accuracy", "binary_accuracy") for figure in LOGGED]
+    return [*LOGGED]
+
+
 @cache
 def published_curve(experiment: str) -> dict[str, list[float]]:
     """A value per epoch for each of the columns that metrics.csv has for the same thing.

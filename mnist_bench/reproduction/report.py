@@ -15,6 +15,7 @@ from mnist_bench.reproduction.agreement import (
 )
 from mnist_bench.reproduction.comparisons import comparisons_text
 from mnist_bench.reproduction.evidence import (
+    ENOUGH_RUNS,
     Chosen,
     Evidence,
     RunKey,
@@ -26,13 +27,14 @@ from mnist_bench.reproduction.evidence import (
 )
 from mnist_bench.reproduction.figures import draw_dropout, draw_experiment, draw_vgg16
 from mnist_bench.reproduction.findings import READINGS, dropout_text, vgg16_text
-from mnist_bench.reproduction.intervals import ENOUGH_RUNS, agreements
+from mnist_bench.reproduction.intervals import agreements
 from mnist_bench.reproduction.last_epochs import NOTE as LAST_EPOCHS_NOTE
 from mnist_bench.reproduction.last_epochs import last_epochs_text
 from mnist_bench.reproduction.pairs import machines_text, precision_text
 from mnist_bench.reproduction.published import EXPERIMENTS
 from mnist_bench.reproduction.tables import (
     OVERVIEW,
+    also_inside_line,
     count_line,
     figure_rows,
     figures_table,
@@ -49,20 +51,22 @@ TITLE = """\
 Written by `mnist-bench reproduce` from the evidence in {folder}/: `runs.csv`, `curves.csv` and
 `errors.csv`. `mnist-bench reproduce --no-train` writes it again; edits here are lost."""
 
-LEFT_OUT_NOTE = """\
-Of each experiment the runs in the one precision on the one machine that has most seeds are counted:
-of equal ones fp32, then the machine with most runs of all. A seed's run in another precision or on
-another machine is no further draw of its own: its images come in the same order, and its first
-weights may be the same. Those that are not counted:"""
+LEFT_OUT_NOTE = f"""\
+Of each experiment the runs in one precision on one machine are counted: in fp32 where a machine has
+{ENOUGH_RUNS} of them, else in the precision with most; on the machine with most seeds, of equal
+ones that with most runs of all. A seed's run in another precision or on another machine is no
+further draw of its own: its images come in the same order, and its first weights may be the same.
+Those that are not counted:"""
 
 FIGURES_NOTE = """\
-All figures are of the end of the last epoch, as published. *Std* is the standard deviation over the
-runs, each with another seed. *Mean, 95 %* is the confidence interval of the mean of ever more runs.
-*One more run, 95 %* is the prediction interval, and *inside* says whether the published figure lies
-in it, as it should if the published run was one more of the same. `docs/reproduction.md` says where
-each source is; mnist_cnn's layers are inferred, as README 002 prints none. The runs are those of
-the first table. An interval takes two runs that differ, and the values for normally distributed: of
-few that scatter widely it may pass 100 % or a loss of 0."""
+All figures but the best validation accuracy are of the end of the last epoch, as published. *Std*
+is the standard deviation over the runs, each with another seed. *Mean, 95 %* is the confidence
+interval of the mean of ever more runs. *One more run, 95 %* is the prediction interval, and
+*inside* says whether the published figure lies in it, as it should if the published run was one
+more of the same. `docs/reproduction.md` says where each source is; mnist_cnn's layers are inferred,
+as README 002 prints none. The runs are those of the first table. An interval takes two runs that
+differ, and the values for normally distributed: of few that scatter widely it may pass 100 % or a
+loss of 0."""
 
 TIME_NOTE = """\
 Seconds per epoch: the median over an experiment's runs of the median over each run's epochs, so
@@ -80,21 +84,21 @@ past them."""
 COMPARISONS_NOTE = """\
 Six questions, each decided by Welch's t-test over the seeds: test accuracies after the last epoch,
 first minus second in percentage points, not paired by seed. Both sides are of one precision and one
-machine: those with most runs on the smaller side, of equal ones fp32, then the machine with most
-runs of all. *95 % interval* is that of the difference of the means over ever more seeds on this
-test set, *p* is the test's by itself, and *p (Holm)* is adjusted for all six questions, of which
-one without runs would count as well. Two are called *different* where that is below 0.05; *not
-shown* does not mean that they are equal."""
+machine, chosen as the first table's runs are, by the smaller side. *95 % interval* is that of the
+difference of the means over ever more seeds on this test set, *p* is the test's by itself, and *p
+(Holm)* is adjusted for all six questions, of which one without runs would count as well. Two are
+called *different* where that is below 0.05; *not shown* does not mean that they are equal."""
 
 PRECISION_NOTE = f"""\
 bf16 minus fp32 of the final figures, paired by seed, on one machine; accuracies in percentage
-points. With the interval of the mean difference over ever more seeds. An experiment takes
-{ENOUGH_RUNS} seeds in both."""
+points. With the interval of the mean difference over ever more seeds, not adjusted for their
+number. An experiment takes {ENOUGH_RUNS} seeds in both."""
 
 MACHINES_NOTE = """\
 Test accuracy on one machine minus that on another, in percentage points, by Welch's t-test over the
-seeds. They are not paired: no two machines draw the same dropout masks, so that a seed's networks
-are different ones. *p* is not adjusted."""
+seeds. They are not paired: no two machines draw the same dropout masks. What a seed's runs share
+all the same, the order of the images and perhaps the first weights, makes the interval too wide if
+anything. *p* is not adjusted."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ FINDINGS = (
 
 
 def write_report(results: Path, evidence: Evidence) -> list[Path]:
-    """Write reproduction.md, .csv and the figures under `results`; returns what was written."""
+    """Write reproduction.md and .csv, the other tables and the figures; returns their paths."""
     folder = results / "reproduction"
     folder.mkdir(parents=True, exist_ok=True)
     chosen = choose(evidence)
@@ -132,6 +136,7 @@ def write_report(results: Path, evidence: Evidence) -> list[Path]:
     sections = [
         TITLE.format(folder=folder.name),
         count_line(rows),
+        also_inside_line(evidence, chosen),
         table(OVERVIEW, overview_rows(evidence, chosen)),
         _left_out(evidence, chosen),
         "## Every published figure",

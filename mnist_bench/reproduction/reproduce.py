@@ -1,10 +1,12 @@
 """`mnist-bench reproduce`: train what is missing, collect the evidence, write the report."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock
 from rich import box
 from rich.table import Table
 
@@ -13,10 +15,10 @@ from mnist_bench.config.read import to_config
 from mnist_bench.errors import ConfigError
 from mnist_bench.loggers.console import Screen, info, print_error
 from mnist_bench.reproduction.campaign import Outcome, train_missing
+from mnist_bench.reproduction.collect import collect
 from mnist_bench.reproduction.evidence import (
     Evidence,
     choose,
-    collect,
     merge,
     read_evidence,
     write_evidence,
@@ -53,7 +55,9 @@ def reproduce(
     """
     planned = plan(names, seeds, runs, precision)
     folder = results / "reproduction"
-    committed = read_evidence(folder)
+    committed = read_evidence(folder)  # damage is told now, and not after days of training
+    if not train and runs != RUNS and not runs.is_dir():
+        raise ConfigError(f"{runs} is not there: name the folder of the runs.")
     find_recipe = cache(lambda name: recipe(name, overrides))
     outcome = Outcome()
     if train:
@@ -66,12 +70,13 @@ def reproduce(
             info("Stopped. To go on, give the same command again.")
             return 128 + outcome.signal_number
     found, refusals = collect(runs, find_recipe, times)
-    evidence = merge(committed, found)
     problems = outcome.failures + refusals
     try:
-        if evidence.runs:
-            written = write_evidence(folder, evidence)
-            written += report(results, evidence)
+        if found.runs or committed.runs:
+            with hold_evidence(folder):
+                evidence = merge(read_evidence(folder), found)
+                written = write_evidence(folder, evidence)
+                written += report(results, evidence)
             info(written_line(results, written))
         else:
             problems.append(f"There is nothing to report: {runs} has no completed run.")
@@ -87,6 +92,14 @@ def check_placement(run: PlannedRun, overrides: Sequence[str]) -> None:
     """Refuse at once what train.py would refuse for every run."""
     config, _ = compose([f"experiment={run.experiment}", *overrides])
     find_placement(to_config(config).trainer)
+
+
+@contextmanager
+def hold_evidence(folder: Path) -> Iterator[None]:
+    """Have a command beside this one wait, so that both add their rows."""
+    make_folder(folder)
+    with FileLock(folder / ".lock"):
+        yield
 
 
 def make_folder(folder: Path) -> None:

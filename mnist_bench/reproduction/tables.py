@@ -16,6 +16,7 @@ from mnist_bench.reproduction.evidence import (
     value,
 )
 from mnist_bench.reproduction.published import (
+    BINARY,
     EXPERIMENTS,
     FIGURES,
     PUBLISHED,
@@ -90,6 +91,41 @@ def count_line(rows: Sequence[FigureRow]) -> str:
         f"{inside} of {len(judged)} published figures lie inside the 95 % prediction interval of "
         f"our runs, {len(judged) - inside} outside; chance alone would put {by_chance:.1f} of "
         f"{len(judged)} outside (the figures of one experiment depend on each other)."
+    )
+
+
+def also_inside(evidence: Evidence, chosen: Chosen) -> dict[str, list[str]]:
+    """Return whose intervals hold all published figures of another experiment, by that one's name.
+
+    vgg16's figures are over ten outputs: they can be compared with no other experiment's.
+    """
+    found = {}
+    for name in PUBLISHED:
+        figures = [figure for figure in FIGURES if figure.experiment == name]
+        if not figures or name in BINARY:
+            continue
+        rivals = [other for other in PUBLISHED if other not in (name, *BINARY) and chosen[other]]
+        found[name] = [
+            other
+            for other in rivals
+            if all(
+                FigureRow(figure, sample(evidence, chosen, other, figure.key)).inside == "yes"
+                for figure in figures
+            )
+        ]
+    return found
+
+
+def also_inside_line(evidence: Evidence, chosen: Chosen) -> str:
+    """Say how little it tells that all figures of a last epoch lie inside."""
+    found = also_inside(evidence, chosen)
+    held = [name for name, others in found.items() if others]
+    if not held:
+        return ""
+    return paragraph(
+        f"That says little by itself: the figures of {len(held)} of {len(found)} experiments "
+        f"({', '.join(held)}) all lie inside the intervals of a wrong experiment, too. Whole logs "
+        f"tell them apart, below."
     )
 
 

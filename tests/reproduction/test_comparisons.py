@@ -86,7 +86,7 @@ def test_one_run_on_a_side_decides_nothing(evidence, tmp_path):
 
 
 def test_runs_from_before_the_rule_are_counted(evidence, tmp_path):
-    dates = {"cnn5x5": "2026-11-26T19:30:00+0000", "cnn3x3": "2026-11-26T20:00:00+0000"}
+    dates = {"cnn5x5": "2026-11-27T02:30:00+0000", "cnn3x3": "2026-11-27T02:31:00+0000"}
     for name, started in dates.items():
         for seed in range(2):
             evidence.add(name, seed, {"test_accuracy": 0.99 + seed / 1000, "started": started})

@@ -110,6 +110,25 @@ def test_figures_inside_and_outside_are_counted(evidence, tmp_path):
     ) in flat
 
 
+def test_figures_that_a_wrong_experiment_holds_too_are_said_to_tell_little(evidence, tmp_path):
+    published = {"val_accuracy": 0.9926, "val_loss": 0.0263, "train_accuracy": 0.9939}
+    for seed in range(3):
+        near = {column: value + (seed - 1) / 1e4 for column, value in published.items()}
+        evidence.add("cnn5x5", seed, {**near, "train_loss": 0.0178 + (seed - 1) / 1e4})
+    _, text = evidence.report(tmp_path)
+    told = "the figures of 1 of 7 experiments (cnn3x3) all lie inside the intervals of a wrong"
+    assert told in " ".join(text.split())
+    evidence.add("cnn5x5", 3, {**published, "val_loss": 0.9, "train_loss": 0.0178})
+    _, text = evidence.report(tmp_path)
+    assert "(cnn3x3)" in text  # the interval has become wide
+    for seed in range(3):
+        evidence.add("cnn5x5", 4 + seed, {**published, "train_loss": 0.5})
+    evidence.runs = [run for run in evidence.runs if run["train_loss"] == 0.5]
+    evidence.curves = [row for row in evidence.curves if row["seed"] > 3]
+    _, text = evidence.report(tmp_path)
+    assert "a wrong experiment" not in text
+
+
 def test_an_experiment_without_runs_says_so(evidence, tmp_path):
     evidence.add("cnn3x3", 0, {})
     _, text = evidence.report(tmp_path)
@@ -182,7 +201,7 @@ from mnist_bench.reproduction.reproduce import reproduce
 for package in ("scipy", "matplotlib"):
     sys.modules[package] = None  # as if it were not installed
     try:
-        reproduce(runs=Path("runs"), results=Path("."), train=False)
+        reproduce(results=Path("."), train=False)
     except ConfigError as error:
         print(error)
     del sys.modules[package]
