@@ -101,7 +101,8 @@ def readme_rows():
     for line in lines[start + 2 :]:
         if not line.startswith("|"):
             return
-        yield [cell.strip(" `") for cell in line.strip("|").split("|")]
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        yield [name.split("`")[1], *cells]
 
 
 def as_text(values):
