@@ -45,7 +45,7 @@ class FoundRun:
             found: Mapping[str, Any] = config
             return found
         saved = _read_yaml(RunFolder(self.path).config)
-        return flatten(saved) if isinstance(saved, dict) else {}
+        return flatten(_resolved(saved)) if isinstance(saved, dict) else {}
 
     @cached_property
     def overrides(self) -> Sequence[str]:
@@ -75,6 +75,20 @@ def _read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(), Loader=LOADER)
     except (OSError, yaml.YAMLError, ValueError):
         return None
+
+
+def _resolved(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with what refers to others, or to the environment, in its place."""
+    if "${" not in str(saved):
+        return saved
+    from omegaconf import OmegaConf  # which takes a while, and few need it
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        found: Any = OmegaConf.to_container(OmegaConf.create(saved), resolve=True)
+    except OmegaConfBaseException:
+        return saved
+    return {**found}
 
 
 def collect(paths: Sequence[Path | str] = ()) -> list[FoundRun]:

@@ -115,7 +115,7 @@ def show_runs(runs: Sequence[ListedRun], most: int) -> None:
     told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
     newest = f"The {len(shown)} newest of " if len(shown) < len(runs) else ""
     more = "; --last 0 shows all" if newest else ""
-    info(f"{newest}{len(runs):,} runs: {told}{more}")
+    info(f"{newest}{len(runs):,} run{'s' * (len(runs) != 1)}: {told}{more}")
 
 
 def _table(folder: Path, runs: Sequence[ListedRun], short: dict[str, str]) -> Table:

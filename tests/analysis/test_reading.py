@@ -97,6 +97,26 @@ def test_runs_that_have_not_ended_well_are_listed_with_their_state(cwd: Path) ->
     assert by_path[runs[1].name].epochs == by_path[runs[6].name].epochs == 6
 
 
+def test_what_a_run_refers_to_is_resolved_before_it_has_ended_too(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = cwd / "outputs/sweeps/one/model.dropout=0.0--model.kernel_size=3--seed=0"
+    (run / "summary.json").unlink()
+    (run / ".hydra").mkdir(exist_ok=True)
+    config = run / ".hydra" / "config.yaml"
+    config.write_text(
+        "seed: 0\nmodel: {adam_lr: 0.003}\noptimizer: {lr: '${model.adam_lr}'}\n"
+        "data: {root: '${oc.env:MNIST_BENCH_DATA,data}'}\n"
+    )
+    monkeypatch.delenv("MNIST_BENCH_DATA", raising=False)
+    (found_run,) = collect([run])
+    assert found_run.settings["data.root"] == "data"
+    assert found_run.settings["optimizer.lr"] == 0.003
+    config.write_text("data: {root: '${nothing.there}'}\n")
+    (found_run,) = collect([run])
+    assert found_run.settings["data.root"] == "${nothing.there}"
+
+
 def test_runs_that_have_not_begun_add_no_differences(cwd: Path) -> None:
     """Of a run that waits there is but the name of its folder."""
     shutil.rmtree(cwd / "outputs/sweeps/one/model.dropout=0.0--model.kernel_size=3--seed=0")

@@ -304,6 +304,7 @@ def test_settings_that_learnt_nothing_make_no_interval_smaller(copy: Path) -> No
     assert section.chance.pooled.freedom == 9
     assert section.chance.pooled.std == pytest.approx(np.sqrt(squares / 9))
     assert any("1 of 4 settings gave the same figure" in note for note in section.notes)
+    assert "pooled over 3 settings, with 9 degrees of freedom" in plus_minus(section)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive"], ids=["empty", "truncated", "text"])

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import mnist_bench
+from mnist_bench.config.compose import compose
 from mnist_bench.errors import DataError
 from mnist_bench.runs.checkpoint import read_checkpoint, write_checkpoint
+from tests.support.config_files import write_hydra_folder
 from tests.support.train_command import read_summary, run_train
 
 # No mirror and no package index can be reached through this.
@@ -64,7 +66,7 @@ REFUSED = [
         ["-m", "seed=0,1", "sweep.dry_run=true", "hydra.sweep.dir=/proc/sweep"],
         ["hydra.sweep.dir=/proc/sweep cannot be made"],
     ),
-    (["resume=nowhere"], ["resume=nowhere", "checkpoints/last.pt"]),
+    (["resume=nowhere"], ["resume=nowhere is not there: name the folder of a run"]),
     pytest.param(
         ["trainer.gpus=1"], ["trainer.gpus=1", "CUDA", "trainer.gpus=0"], marks=without_cuda
     ),
@@ -149,6 +151,14 @@ def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, mnist_root):
         for words in said:
             assert words in sentence
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_a_run_that_was_killed_before_anything_was_saved_is_refused(tmp_path, mnist_root):
+    write_hydra_folder(tmp_path / "run", *compose(["data.limit=200"]))
+    refused = run_train("resume=run", cwd=tmp_path, data_root=mnist_root)
+    assert refused.returncode == 1
+    assert "resume=run cannot go on: nothing of it was saved" in refused.stderr
+    assert "Give its first command again." in refused.stderr
 
 
 def test_a_run_of_a_sweep_is_not_made_another_one(tmp_path, mnist_root, uninterrupted):

@@ -124,7 +124,7 @@ def test_readmes_table_is_that_of_the_rows():
         low, high = prediction_interval(values)
         assert (recipe, further) == (as_text(values), f"{100 * low:.2f} to {100 * high:.2f}"), name
         ours = [float(row["test_accuracy"]) for row in networks if row["model"] == name]
-        assert default == (as_text(ours) if ours else "as `mnist_cnn"), name
+        assert default == (as_text(ours) if ours else "as `mnist_cnn`"), name
         assert len(ours) == (0 if name == "cnn3x3" else 5)
     assert sorted(row[0] for row in rows) == sorted(
         {run["experiment"] for run in RUNS if "no_dropout" not in run["experiment"]}

@@ -5,12 +5,11 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from importlib.util import find_spec
 from pathlib import Path
 
 from mnist_bench.analysis.evaluate.evaluation import Evaluation, Wrong, evaluate_run
 from mnist_bench.analysis.evaluate.show import describe_evaluation
-from mnist_bench.errors import ConfigError, FileError, explain_file_error
+from mnist_bench.errors import FileError, explain_file_error
 from mnist_bench.loggers.console import Screen
 from mnist_bench.runs.folder import atomic_write
 
@@ -25,13 +24,9 @@ def evaluate_and_show(
     """Evaluate a run, and print what comes of it; with `out`, write it into that folder, too.
 
     Raises:
-        BenchError: as `evaluate_run`; or `out` is wanted and matplotlib is not installed.
+        BenchError: as `evaluate_run`.
         FileError: a file cannot be written.
     """
-    if out is not None and find_spec("matplotlib") is None:
-        raise ConfigError(
-            "--out draws by matplotlib, which is not installed: pip install 'mnist-bench[reports]'."
-        )
     evaluation = evaluate_run(run, overrides, config_dir, lambda line: print(line, file=sys.stderr))
     if as_json:
         print(json.dumps(evaluation.as_json(), indent=2, ensure_ascii=False))

@@ -110,7 +110,8 @@ def plus_minus(report: SectionReport) -> str:
         return "There is no ±: it takes several seeds of a setting, and figures that differ."
     pooled = ""
     if len(report.rows) > 1:
-        pooled = f" pooled over {_count(len(report.rows), 'setting')}"
+        # Those of equal figures tell nothing, which a note says.
+        pooled = f" pooled over {_count(sum(map(bool, chance.stds)), 'setting')}"
     return (
         f"± is half the 95 % interval of the mean over ever more seeds, on these test images. It "
         f"comes from a deviation between seeds of {measure.number(chance.pooled.std)}{measure.unit}"
