@@ -209,8 +209,8 @@ def _adopt_run(config: DictConfig) -> None:
     files = folder.config, folder.hydra
     if not folder.path.is_dir():
         raise ConfigError(f"resume={folder} is not there: name the folder of a run.")
-    begun = all(file.is_file() for file in files) and not folder.summary.is_file()
-    if begun and not folder.can_go_on:
+    is_cut_off = all(file.is_file() for file in files) and not folder.summary.is_file()
+    if is_cut_off and not folder.can_go_on:
         raise ConfigError(
             f"resume={folder} cannot go on: nothing of it was saved before it ended, as that is "
             f"done after an epoch. Give its first command again."
