@@ -8,7 +8,7 @@ for run in list_runs(["outputs/sweeps/kernels"]):
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_bench.analysis.collect import FoundRun, collect, without_garbage_collection
-from mnist_bench.analysis.settings import as_typed, differences, settings_of, short_keys
+from mnist_bench.analysis.settings import (
+    as_typed,
+    differences,
+    settings_of,
+    short_keys,
+    short_values,
+)
 from mnist_bench.loggers.console import Screen, info
 
 
@@ -95,18 +101,20 @@ def _listed(run: FoundRun, differs: dict[str, Any]) -> ListedRun:
 
 # --- On the terminal --------------------------------------------------------------------------
 
+Teller = Callable[[dict[str, Any]], str]
+
 STYLES = {"completed": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
 
 
 def show_runs(runs: Sequence[ListedRun], most: int) -> None:
     """Print the newest, each folder's under its name; of an endless list, `most` of them."""
     shown = runs[:most] if most else runs
-    short = short_keys(key for run in shown for key in run.differs)
+    tell = _teller(shown)
     by_folder: dict[Path, list[ListedRun]] = {}
     for run in shown:
         by_folder.setdefault(run.path.parent, []).append(run)
     for folder, own in by_folder.items():
-        Screen().console.print(_table(folder, own, short))
+        Screen().console.print(_table(folder, own, tell))
     for error in itertools.islice((run for run in shown if run.error), 3):
         info(f"{_relative(error.path)}: {error.error}", style="red")
     counts = {run.state: 0 for run in runs}
@@ -118,14 +126,14 @@ def show_runs(runs: Sequence[ListedRun], most: int) -> None:
     info(f"{newest}{len(runs):,} run{'s' * (len(runs) != 1)}: {told}{more}")
 
 
-def _table(folder: Path, runs: Sequence[ListedRun], short: dict[str, str]) -> Table:
+def _table(folder: Path, runs: Sequence[ListedRun], tell: Teller) -> Table:
     """Return a folder's runs; what all of them have in common is in its title."""
     common = {
         key: value
         for key, value in runs[0].differs.items()
         if len(runs) > 1 and all(run.differs.get(key) == value for run in runs)
     }
-    title = f"{_relative(folder)}  {_told(common, short)}".rstrip()
+    title = f"{_relative(folder)}  {tell(common)}".rstrip()
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left")
     table.pad_edge, table.collapse_padding = False, True
     table.add_column("run", overflow="fold")
@@ -137,7 +145,7 @@ def _table(folder: Path, runs: Sequence[ListedRun], short: dict[str, str]) -> Ta
         own = {key: value for key, value in run.differs.items() if key not in common}
         after = f", {run.epochs}" if run.state in ("running", "stopped", "failed") else ""
         table.add_row(
-            _name(run, own, short),
+            _name(run, tell(own)),
             f"{run.started:%d %b %H:%M}" if run.started else "",
             Text(f"{run.state}{after if run.epochs else ''}", style=STYLES.get(run.state, "")),
             *map(_percent, (run.val_accuracy, run.test_accuracy)),
@@ -149,16 +157,25 @@ def _percent(accuracy: float | None) -> str:
     return f"{accuracy:.2%}" if accuracy is not None and math.isfinite(accuracy) else ""
 
 
-def _name(run: ListedRun, own: dict[str, Any], short: dict[str, str]) -> Text:
+def _name(run: ListedRun, told: str) -> Text:
     """Return a run's folder and what tells it apart; once, where its folder is called by that."""
-    told = _told(own, short)
     if "=" in run.path.name:
         return Text(told or run.path.name)
     return Text.assemble(run.path.name, (f"  {told}" if told else "", "dim"))
 
 
-def _told(values: dict[str, Any], short: dict[str, str]) -> str:
-    return " ".join(f"{short[key]}={as_typed(value)}" for key, value in values.items())
+def _teller(runs: Sequence[ListedRun]) -> Teller:
+    """Return how to write settings of these runs."""
+    short = short_keys(key for run in runs for key in run.differs)
+    texts = {}
+    for key in short:
+        values = [run.differs[key] for run in runs if key in run.differs]
+        texts[key] = dict(zip(map(as_typed, values), short_values(values), strict=True))
+
+    def tell(settings: dict[str, Any]) -> str:
+        return " ".join(f"{short[k]}={texts[k][as_typed(value)]}" for k, value in settings.items())
+
+    return tell
 
 
 def _relative(path: Path) -> str:

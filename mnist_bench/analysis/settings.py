@@ -17,6 +17,8 @@ from mnist_bench.config.parts import TARGET
 # What a whole file of conf/ is chosen by, the strongest first: it decides settings of its own.
 CHOICES = (*("experiment", "model", "data", "optimizer", "scheduler", "loss", "augmentation"),)
 SEED = "seed"
+# A fraction of more characters is one that nobody typed.
+LONG = 8
 # Of images and their split: with one of these different, test accuracies are of other images.
 OF_THE_TEST_SET = (
     *("data", f"data.{TARGET}", "data.path", "data.test_fraction", "data.image_size", "data.grey"),
@@ -83,10 +85,8 @@ def told_apart(runs: Sequence[FoundRun]) -> list[str]:
     """Return `kernel_size=3 seed=0` of each run: what tells it from the others, if anything."""
     columns = settings_of(runs)
     short = short_keys(differences(runs, columns))
-    return [
-        " ".join(f"{name}={as_typed(columns[key][place])}" for key, name in short.items())
-        for place in range(len(runs))
-    ]
+    told = [[f"{name}={v}" for v in short_values(columns[key])] for key, name in short.items()]
+    return [" ".join(parts) for parts in zip(*told, strict=True)] if told else [""] * len(runs)
 
 
 def _follows(values: Sequence[Any], chosen: Sequence[Sequence[Any]]) -> bool:
@@ -113,6 +113,19 @@ def as_typed(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(as_typed, value))}]"
     return str(value)
+
+
+def short_values(values: Sequence[Any]) -> list[str]:
+    """Return values as people read them: long fractions in as few digits as keep them apart."""
+    typed = [as_typed(value) for value in values]
+    for digits in range(3, LONG):
+        short = [
+            f"{value:.{digits}g}" if isinstance(value, float) and len(text) > LONG else text
+            for value, text in zip(values, typed, strict=True)
+        ]
+        if len({*short}) == len({*typed}):
+            return short
+    return typed
 
 
 def in_order(values: Iterable[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from benchmarks.reading import write_sweep
 from mnist_bench.analysis.collect import collect
 from mnist_bench.analysis.listing import list_runs
-from mnist_bench.analysis.settings import sections_of
+from mnist_bench.analysis.settings import sections_of, short_values
 from mnist_bench.cli import app
 from mnist_bench.errors import ConfigError
 from mnist_bench.runs.folder import RunFolder
@@ -95,6 +95,14 @@ def test_runs_that_have_not_ended_well_are_listed_with_their_state(cwd: Path) ->
     assert by_path[runs[0].name].error == "The loss is NaN."
     assert "is damaged" in str(by_path[runs[4].name].error)
     assert by_path[runs[1].name].epochs == by_path[runs[6].name].epochs == 6
+
+
+def test_long_fractions_are_shortened_as_far_as_they_stay_apart() -> None:
+    assert short_values([0.34077893813557525, 0.25, 0.0, 7, "adam", None]) == [
+        *("0.341", "0.25", "0.0", "7", "adam", "null")
+    ]
+    assert short_values([0.00117814487, 0.00117814999]) == ["0.00117814", "0.00117815"]
+    assert short_values([0.1 + 0.2, 0.3]) == ["0.30000000000000004", "0.3"]
 
 
 def test_what_a_run_refers_to_is_resolved_before_it_has_ended_too(
