@@ -31,8 +31,10 @@ from tests.support.train_command import FIVE_EPOCHS, KNOWS_DIGITS, run_train
 
 
 def pytest_configure() -> None:
-    # A shell without job control has a test session in the background ignore it, and its children.
+    # A shell without job control has a test session in the background ignore it, nohup the other;
+    # and what that starts would, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -11,8 +11,7 @@ import pytest
 
 from mnist_bench.reproduction.collect import collect
 from mnist_bench.reproduction.evidence import read_evidence, write_evidence
-from mnist_bench.reproduction.plan import recipe
-from tests.support.made_up_reproduction import find, read_csv, write_run
+from tests.support.made_up_reproduction import find, read_csv, recipe_of, write_run
 
 
 def test_a_row_is_written_for_every_wrong_test_image(tmp_path):
@@ -120,7 +119,7 @@ def test_a_run_without_configuration_and_overrides_is_refused(tmp_path):
 def test_times_that_mean_nothing_are_left_out_and_nothing_else(tmp_path):
     write_run(tmp_path / "runs", "cnn3x3/seed=0")
     with_times, _ = find(tmp_path / "runs")
-    without, _ = collect(tmp_path / "runs", lambda name: recipe(name, ()), times=False)
+    without, _ = collect(tmp_path / "runs", recipe_of, times=False)
     write_evidence(tmp_path / "results", without)
     assert read_evidence(tmp_path / "results").runs == without.runs
     (key,) = without.runs

@@ -4,14 +4,15 @@ Run folders are written by hand here; tests/reproduction/test_campaign.py has re
 """
 
 import json
-import subprocess
-import sys
 import time
+from threading import Thread
 
 import pytest
 
 from mnist_bench.errors import ConfigError, DataError
 from mnist_bench.reproduction.evidence import (
+    Evidence,
+    RunKey,
     choose,
     merge,
     read_evidence,
@@ -107,32 +108,31 @@ def test_evidence_that_was_merged_badly_is_refused(tmp_path, name, line):
         read_evidence(tmp_path / "results")
 
 
-def test_statistics_take_runs_alike_fp32_first(tmp_path):
-    def add(runs, experiment, seeds, precision="fp32"):
-        for seed in seeds:
-            bf16 = precision == "bf16"
-            name = f"{experiment}/seed={seed}{'--precision=bf16' * bf16}"
-            overrides = ["trainer.precision=bf16"] * bf16
-            device = f"machine {runs}"
-            write_run(tmp_path / runs, name, *overrides, device=device, precision=precision)
+def test_statistics_take_runs_alike_fp32_first():
+    evidence = Evidence()
 
-    def chosen(experiment):
-        found = choose(merge(find(tmp_path / "A")[0], find(tmp_path / "B")[0]))[experiment]
+    def add(device, experiment, seeds, precision="fp32"):
+        for seed in seeds:
+            key = RunKey(experiment, seed, precision, device)
+            evidence.runs[key] = {"test_accuracy": "0.99"}
+
+    def chosen():
+        found = choose(evidence)["cnn3x3"]
         return [(seed, key.precision, key.device) for seed, key in found.items()]
 
     add("A", "cnn3x3", [0])
     add("B", "cnn3x3", [1])
-    assert chosen("cnn3x3") == [(0, "fp32", "machine A")]  # the first by name
+    assert chosen() == [(0, "fp32", "A")]  # the first by name
     add("B", "cnn5x5", [0])
-    assert chosen("cnn3x3") == [(1, "fp32", "machine B")]  # the machine that has more of all
+    assert chosen() == [(1, "fp32", "B")]  # the machine that has more of all
     add("A", "cnn3x3", [1, 2], "bf16")
-    assert chosen("cnn3x3") == [(1, "bf16", "machine A"), (2, "bf16", "machine A")]  # most seeds
+    assert chosen() == [(1, "bf16", "A"), (2, "bf16", "A")]  # most seeds
     add("B", "cnn3x3", [0])
-    assert chosen("cnn3x3") == [(0, "fp32", "machine B"), (1, "fp32", "machine B")]  # fp32
+    assert chosen() == [(0, "fp32", "B"), (1, "fp32", "B")]  # fp32
     add("A", "cnn3x3", [3, 4], "bf16")
-    assert len(chosen("cnn3x3")) == 4  # two in fp32 are not enough
+    assert len(chosen()) == 4  # two in fp32 are not enough
     add("B", "cnn3x3", [2])
-    assert chosen("cnn3x3")[0] == (0, "fp32", "machine B")  # three are, however many there are else
+    assert chosen() == [(seed, "fp32", "B") for seed in range(3)]  # however many there are else
 
 
 def test_evidence_with_other_columns_is_refused(tmp_path):
@@ -187,27 +187,20 @@ def test_times_that_were_left_out_stay_out_when_the_runs_are_found_again(tmp_pat
 
 def test_two_commands_at_once_both_add_their_rows(tmp_path, monkeypatch):
     """The second begins to read while the first is between reading and writing."""
-    write_run(tmp_path / "one", "cnn3x3/seed=0")
-    write_run(tmp_path / "other", "cnn3x3/seed=1")
-    started = []
+    for number, runs in enumerate(("one", "other")):
+        write_run(tmp_path / runs, f"cnn3x3/seed={number}")
+    arguments = {"results": tmp_path / "results", "train": False}
+    beside = Thread(target=reproduce, kwargs={"runs": tmp_path / "other", **arguments})
 
     def merge_beside(committed, found):
-        if not started:
-            started.append(
-                subprocess.Popen(
-                    [
-                        *(sys.executable, "-m", "mnist_bench", "reproduce", "--no-train"),
-                        *("--runs", tmp_path / "other", "--results", tmp_path / "results"),
-                    ],
-                    stdout=subprocess.DEVNULL,
-                )
-            )
-            time.sleep(8)  # in which it would read, if nothing held it
+        if beside.ident is None:
+            beside.start()
+            time.sleep(1)  # in which it would read, if nothing held it
         return merge(committed, found)
 
     monkeypatch.setattr("mnist_bench.reproduction.reproduce.merge", merge_beside)
-    assert reproduce(runs=tmp_path / "one", results=tmp_path / "results", train=False) == 0
-    assert started[0].wait(120) == 0
+    assert reproduce(runs=tmp_path / "one", **arguments) == 0
+    beside.join()
     rows = read_csv(tmp_path / "results" / "reproduction" / "runs.csv")
     assert [row["seed"] for row in rows] == ["0", "1"]
 

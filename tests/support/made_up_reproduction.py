@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import cache
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def write_run(
     """The folder of a completed run of `name`, such as cnn3x3/seed=0."""
     folder = runs / name
     experiment, seed = folder.parent.name, folder.name.split("--")[0]
-    write_hydra_folder(folder, *compose([f"experiment={experiment}", seed, *overrides]))
+    write_hydra_folder(folder, *composed(f"experiment={experiment}", seed, *overrides))
     wrong = np.random.default_rng(0).choice(50, 5, replace=False)
     logits, labels = np.zeros((50, 10), np.float32), np.arange(50) % 10
     logits[np.arange(50), labels] = 1
@@ -41,8 +42,19 @@ def write_run(
     return folder
 
 
+# Composing takes a second.
+@cache
+def composed(*overrides):
+    return compose(overrides)
+
+
+@cache
+def recipe_of(name):
+    return recipe(name, ())
+
+
 def find(runs):
-    return collect(runs, lambda name: recipe(name, ()))
+    return collect(runs, recipe_of)
 
 
 def read_csv(path):
