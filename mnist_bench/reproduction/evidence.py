@@ -177,17 +177,24 @@ def _take_key(row: Row, path: Path) -> RunKey:
 
 
 def read_rows(path: Path, columns: Sequence[str] = ()) -> list[Row]:
-    """Return the rows of a CSV file by column; none if there is no such file."""
+    """Return the rows of a CSV file by column; none if there is no such file.
+
+    Raises:
+        DataError: it is no CSV, or has other columns.
+    """
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if columns and reader.fieldnames != list(columns):
-            raise DataError(
-                f"{path} has the columns {','.join(reader.fieldnames or ())}, not "
-                f"{','.join(columns)}: restore it, or delete it to begin again."
-            )
-        return list(reader)
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            if columns and reader.fieldnames != list(columns):
+                raise DataError(
+                    f"{path} has the columns {','.join(reader.fieldnames or ())}, not "
+                    f"{','.join(columns)}: restore it, or delete it to begin again."
+                )
+            return list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is damaged ({error}).") from error
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[tuple[RunKey, Row]]) -> Path:

@@ -58,7 +58,7 @@ def test_settings_are_planned_as_they_are_composed(mnist_root):
         assert refers.jobs[0].name().endswith("--seed=1")
         with pytest.raises(ConfigError, match=r"the same, .* model.adam_lr=0.001 and .*=0.002"):
             plan("train", ["optimizer.lr=1e-3,2e-3", lines[3]], ["hydra.mode=RUN"])
-        for job in (*planned.jobs[::7], *others.jobs, *refers.jobs):
+        for job in (*planned.jobs[::17], *others.jobs, *refers.jobs):
             assert job.settings == flatten(compose_job("train", job, ["hydra.mode=RUN"]))
 
 

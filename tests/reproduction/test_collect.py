@@ -191,6 +191,8 @@ def test_damaged_metrics_leave_their_run_out(tmp_path, damage, fault):
     metrics.write_text("\n".join(damage(metrics.read_text().splitlines())))
     evidence, (refusal,) = find(tmp_path)
     assert evidence.runs == {} and fault in refusal
+    metrics.write_bytes(b"\xff\xfe\x00")
+    assert f"{metrics} is damaged (" in find(tmp_path)[1][0]
     metrics.unlink()
     assert "has 0 epochs in metrics.csv" in find(tmp_path)[1][0]
 
