@@ -103,7 +103,13 @@ def _listed(run: FoundRun, differs: dict[str, Any]) -> ListedRun:
 
 Teller = Callable[[dict[str, Any]], str]
 
-STYLES = {"completed": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
+STYLES = {
+    "completed": "green",
+    "running": "cyan",
+    "failed": "red",
+    "stopped": "yellow",
+    "cut off": "red",
+}
 
 
 def show_runs(runs: Sequence[ListedRun], most: int) -> None:

@@ -52,6 +52,7 @@ class State(Enum):
     interrupted = "stopped"  # it goes on from its checkpoint
     failed = "failed"
     waiting = "waiting"
+    cut_off = "cut off"  # killed before anything was saved: it begins again
     pruned = "pruned"  # a trial of a search that others had overtaken
     imported = "imported"  # from Keras, tested and not trained on
 
@@ -122,7 +123,7 @@ def _unfinished(folder: RunFolder, summary: dict[str, Any]) -> Standing:
     elif folder.can_go_on:
         state = State.interrupted
     else:
-        state = State.waiting
+        state = State.cut_off if folder.config.is_file() else State.waiting
     epochs = 0
     if state in (State.running, State.interrupted) and folder.metrics.is_file():
         epochs = len(folder.metrics.read_text().splitlines()) - 1

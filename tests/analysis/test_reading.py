@@ -85,12 +85,14 @@ def test_runs_that_have_not_ended_well_are_listed_with_their_state(cwd: Path) ->
     change(runs[3], status="imported")
     (runs[4] / "summary.json").write_text("{")
     shutil.rmtree(runs[5])
+    (runs[5] / ".hydra").mkdir(parents=True)
+    (runs[5] / ".hydra" / "config.yaml").write_text("seed: 0\n")
     (runs[6] / "summary.json").unlink()
     with RunFolder(runs[6]).owned():
         by_path = {run.path.name: run for run in list_runs(["one"])}
     states = [by_path[run.name].state for run in runs]
     assert states == [
-        *("failed", "stopped", "pruned", "imported", "failed", "waiting", "running", "completed")
+        *("failed", "stopped", "pruned", "imported", "failed", "cut off", "running", "completed")
     ]
     assert by_path[runs[0].name].error == "The loss is NaN."
     assert "is damaged" in str(by_path[runs[4].name].error)
