@@ -1,24 +1,16 @@
-"""What a report concludes from made-up sweeps, and what it writes."""
+"""What a report concludes from made-up sweeps."""
 
-import csv
-import io
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats import multitest
-from typer.testing import CliRunner
 
 from benchmarks.reading import write_sweep
-from mnist_bench.analysis.collect import collect
 from mnist_bench.analysis.measures import Measure
-from mnist_bench.analysis.report import Options, report
-from mnist_bench.analysis.report.build import Report, build
 from mnist_bench.analysis.report.outlook import rest_commands
 from mnist_bench.analysis.report.sentences import (
     best_run,
@@ -28,23 +20,15 @@ from mnist_bench.analysis.report.sentences import (
     points,
     verdict,
 )
-from mnist_bench.analysis.report.text import as_csv, as_json, as_markdown
-from mnist_bench.cli import app
+from mnist_bench.analysis.report.text import as_markdown
 from mnist_bench.errors import ConfigError
-
-AXES = {"model.kernel_size": [3, 5], "model.dropout": [0.0, 0.25]}
-
-
-def better_by_kernel(settings: dict[str, float]) -> float:
-    return 0.98 + 0.004 * (settings["model.kernel_size"] == 5)
+from tests.support.made_up_sweep import AXES, better_by_kernel, built, write_kernels
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2 x 2 settings of four seeds; 5 is truly better than 3. Not to be written to."""
-    folder = tmp_path_factory.mktemp("made_up") / "kernels"
-    write_sweep(folder, AXES, 4, better_by_kernel, std=0.0008, images=4000)
-    return folder
+    """Not to be written to."""
+    return write_kernels(tmp_path_factory.mktemp("made_up") / "kernels")
 
 
 @pytest.fixture
@@ -60,10 +44,6 @@ def change(run: Path, **keys: object) -> None:
 def values_of(sweep: Path, pattern: str, key: str = "test_accuracy") -> list[float]:
     runs = sorted(sweep.glob(pattern))
     return [json.loads((run / "summary.json").read_text())[key] for run in runs]
-
-
-def built(sweep: Path, **options: object) -> Report:
-    return build(collect([sweep]), Options(**options))  # type: ignore[arg-type]
 
 
 def test_runs_that_differ_by_their_seed_are_one_row(sweep: Path) -> None:
@@ -365,60 +345,3 @@ def test_predictions_that_are_gone_leave_out_the_comparison_on_images(copy: Path
     (section,) = built(copy).sections
     compared = {row.setting.values["model.kernel_size"]: row.images for row in section.rows[1:]}
     assert compared[5] is not None and compared[3] is None
-
-
-# --- Files ------------------------------------------------------------------------------------
-
-
-def test_the_table_and_json_have_what_the_report_says(sweep: Path) -> None:
-    found = built(sweep, compare=["kernel_size=5,3"])
-    (section,) = found.sections
-    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    told = json.loads(as_json(found))
-    assert len(rows) == len(told["sections"][0]["settings"]) == 4
-    for row, line, plain in zip(section.rows, rows, told["sections"][0]["settings"], strict=True):
-        assert float(line["test_accuracy_mean"]) == row.estimate.mean == plain["mean"]
-        assert row.estimate.reach is not None
-        assert float(line["test_accuracy_low"]) == row.estimate.mean - row.estimate.reach
-        assert line["may_be_best"] == str(row.is_candidate)
-        assert line["seeds"] == "0 1 2 3"
-        assert line["model.kernel_size"] == str(row.setting.values["model.kernel_size"])
-        assert plain["settings"] == dict(row.setting.values)
-    assert [pair["p_holm"] for pair in told["pairs"]] == [pair.p_holm for pair in found.pairs]
-
-
-def test_the_command_writes_three_files_and_shows_the_verdict(
-    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["report", str(sweep), "--compare", "kernel_size=5,3"])
-    assert done.exit_code == 0, done.output
-    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.md", "report.csv"}
-    shown = " ".join(done.output.split())
-    assert "2 of 4 settings cannot be ruled out as the best" in shown
-    assert "kernel_size by dropout" in shown and "different" in shown
-    assert "Written: report.html, report.md, report.csv" in shown
-    quiet = CliRunner().invoke(app, ["report", str(sweep), "--json", "--out", "elsewhere"])
-    assert json.loads(quiet.output)["metric"] == "test_accuracy"
-    assert len(list((tmp_path / "elsewhere").iterdir())) == 3
-
-
-@pytest.mark.parametrize("package", ["scipy", "jinja2"])
-def test_what_is_not_installed_is_told_with_the_extra_that_has_it(package: str) -> None:
-    code = (
-        f"import sys; sys.modules[{package!r}] = None; sys.argv = ['mnist-bench', 'report']\n"
-        "from mnist_bench.cli import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == (
-        f"A report takes {package}, which is not installed: pip install 'mnist-bench[reports]'\n"
-    )
-
-
-def test_the_python_function_does_the_same(sweep: Path, tmp_path: Path) -> None:
-    found = report([sweep], Options(metric="val_accuracy"), out=tmp_path / "new" / "folder")
-    assert found.sections[0].measure.title == "validation accuracy, %"
-    text = (tmp_path / "new" / "folder" / "report.md").read_text()
-    assert "| validation accuracy, % |" in text
-    assert all(row.label in text or row.values[0] in text for row in found.sections[0].rows)
