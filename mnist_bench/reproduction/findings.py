@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_bench.analysis.markdown import NONE, number, paragraph, table
-from mnist_bench.analysis.statistics import describe
 from mnist_bench.reproduction.evidence import Chosen, Evidence, curves, is_complete, value
+from mnist_bench.reproduction.intervals import INSIDE, epoch_samples, place
 from mnist_bench.reproduction.published import headline, published_curve
 
 # The published log headed "5 x 5 without dropout", and what could have produced it.
@@ -46,9 +46,8 @@ class _Distance:
         """The epochs after which one more run could be as published; of a single run none is."""
         if len(self.ours) == 1:
             return NONE
-        intervals = [describe(epoch).prediction_interval for epoch in self.ours.T]
-        told = zip(intervals, self.published, strict=True)
-        return str(sum(interval is not None and value in interval for interval, value in told))
+        samples = zip(self.published, epoch_samples(self.ours), strict=True)
+        return str(sum(place(value, sample) == INSIDE for value, sample in samples))
 
 
 def vgg16_text(evidence: Evidence, chosen: Chosen) -> str:

@@ -1,8 +1,7 @@
 """`mnist-bench reproduce`: train what is missing, collect the evidence, write the report."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -76,7 +75,8 @@ def reproduce(
     problems = outcome.failures + refusals
     try:
         if found.runs or committed.runs:
-            with hold_evidence(folder):
+            make_folder(folder)
+            with FileLock(folder / ".lock"):  # a command beside this one waits, and both add rows
                 evidence = merge(read_evidence(folder), found)
                 written = write_evidence(folder, evidence)
                 written += report(results, evidence)
@@ -95,14 +95,6 @@ def check_placement(run: PlannedRun, overrides: Sequence[str]) -> None:
     """Refuse at once what train.py would refuse for every run."""
     config, _ = compose([f"experiment={run.experiment}", *overrides])
     find_placement(to_config(config).trainer)
-
-
-@contextmanager
-def hold_evidence(folder: Path) -> Iterator[None]:
-    """Have a command beside this one wait, so that both add their rows."""
-    make_folder(folder)
-    with FileLock(folder / ".lock"):
-        yield
 
 
 def make_folder(folder: Path) -> None:
